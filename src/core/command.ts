@@ -1,0 +1,95 @@
+// Commands: what a caller may ask to have recorded. `decide` is a pure function from the input and the views as they
+// stand to the events that follow, or to a refusal; the recorder does the rest.
+
+import type { z } from 'zod'
+import type { Refusal, RefusalKind } from './errors.ts'
+import type { Draft, EventType } from './event.ts'
+import type { Action, Caller } from './policy.ts'
+import { flat, type Recorded } from './record.ts'
+import type { Settings } from './settings.ts'
+import type { Read } from './view.ts'
+
+export type Refuses = Record<string, RefusalKind>
+
+export interface Decision<I, R extends string> {
+  input: I
+  caller: Caller
+  read: Read
+  settings: Settings
+  /** The server's time, in milliseconds; the records of this command will carry it. */
+  now: number
+  /** A new ULID. */
+  ulid(): string
+  /** A new secret that nobody can guess. */
+  secret(): string
+  /** The event that may be recorded under this type. */
+  event(type: string): EventType | undefined
+  /** When a log last grew, in milliseconds; undefined for a log with no record. */
+  lastAt(log: string): number | undefined
+  /** Makes the refusal that the command has declared under this reason. */
+  refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
+  /** Something that the first answer tells and no log keeps, such as a new key's secret. */
+  reveal(once: Record<string, unknown>): void
+}
+
+export interface Command<I = unknown> {
+  /** The route, as in `POST /session_manager/sessions.start`; none for what only Sessile itself asks for. */
+  readonly at?: string
+  readonly does: string
+  readonly may: Action
+  /** Whose data this touches: the policy is asked about each. */
+  whose(input: I, caller: Caller): readonly string[]
+  /** In whose name it is recorded: the policy is asked about each. */
+  who(input: I): readonly string[]
+  readonly input: z.ZodType<I>
+  /** What the body looks like, where the input is not simply its fields and the path's. */
+  readonly body?: z.ZodType
+  readonly output: z.ZodType
+  /** Does success make something new (201), or is it done (200)? */
+  readonly makes: boolean
+  readonly refuses: Refuses
+  /** Who asks here: a device's bad body is 400, an application's 422. */
+  readonly door: 'device' | 'api'
+  /** How an input comes from the body and the path's parameters; by default one object with the fields of both. */
+  shape(body: unknown, path: Record<string, string>): unknown
+  /** Where in the body the fault at this place of the input is. */
+  place(path: string, body: unknown): string
+  decide(on: Decision<I, string>): Draft[]
+  /** A pure function of what was recorded, so that a retry gets the same answer after a restart or a rebuild. */
+  answer(records: Recorded[], input: I): unknown
+}
+
+interface Declared<I, R extends Refuses> {
+  at?: string
+  does: string
+  may: Action
+  whose: (input: I, caller: Caller) => readonly string[]
+  who?: (input: I) => readonly string[]
+  input: z.ZodType<I>
+  body?: z.ZodType
+  output: z.ZodType
+  makes?: boolean
+  refuses?: R
+  door?: 'device' | 'api'
+  shape?: Command<I>['shape']
+  place?: Command<I>['place']
+  decide: (on: Decision<I, keyof R & string>) => Draft[]
+  answer?: Command<I>['answer']
+}
+
+export function command<I, const R extends Refuses = Record<never, RefusalKind>>(declared: Declared<I, R>): Command<I> {
+  return {
+    makes: false,
+    refuses: {},
+    door: 'api',
+    shape: (body, path) => (Object.keys(path).length === 0 ? body : { ...(body as object), ...path }),
+    place: (path) => path.replace(/^records\.\d+\.data\./, ''),
+    who: (input) => {
+      const { performer_id } = input as { performer_id?: string }
+      return performer_id === undefined ? [] : [performer_id]
+    },
+    answer: (records) => flat(records[0] as Recorded),
+    ...declared,
+    decide: declared.decide as Command<I>['decide'],
+  }
+}

@@ -1,0 +1,172 @@
+// Deciding: what becomes of one command within a batch. It is decided on the views as they stand, its records are checked
+// against their published schemas, sealed to the ends of their logs and applied to the views, or it is refused and
+// leaves no trace.
+
+import { hash } from 'node:crypto'
+import type { Command } from './command.ts'
+import { assert, Refusal } from './errors.ts'
+import type { Draft } from './event.ts'
+import type { Gathered } from './feature.ts'
+import { Heads } from './heads.ts'
+import type { Source } from './ids.ts'
+import { accountLog, type Line, type Log, sessionLog } from './log.ts'
+import { rawMedia } from './media.ts'
+import type { Caller } from './policy.ts'
+import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
+import type { Schemas } from './schemas.ts'
+import { seal } from './seal.ts'
+import type { Settings } from './settings.ts'
+import { isSqlite } from './tables.ts'
+import type { Remembered, Views } from './views.ts'
+
+export interface Request {
+  input: unknown
+  caller: Caller
+  /** The caller's own name for this request (`Idempotency-Key`). */
+  key?: string | undefined
+}
+
+export interface Waiting {
+  command: Command
+  request: Request
+  done: (answer: unknown) => void
+  failed: (error: unknown) => void
+  records: Recorded[]
+  revealed: Record<string, unknown> | undefined
+  /** Where the records of the first request with the same key stand. */
+  before: Remembered[] | undefined
+  refusal: unknown
+}
+
+/** What deciding needs to know and to draw from. */
+export interface Grounds {
+  log: Log
+  gathered: Gathered
+  schemas: Schemas
+  settings: Settings
+  source: Source
+}
+
+export class Deciding {
+  readonly heads: Heads
+  views: Views
+  /** The latest timestamp given, in milliseconds. */
+  latest: number
+  readonly #parts: Grounds
+
+  constructor(parts: Grounds, views: Views) {
+    this.#parts = parts
+    this.views = views
+    this.latest = views.mark.timestamp
+    this.heads = new Heads((log) => this.views.head(log))
+  }
+
+  /** Decides one command and takes its records into the batch; a refusal leaves the batch as it was. */
+  take(waiting: Waiting, lines: Line[]): void {
+    const { heads, first } = { heads: this.heads.savepoint, first: lines.length }
+    const latest = this.latest
+    try {
+      const drafts = this.#decide(waiting)
+      if (drafts.length === 0) return
+      this.views.savepoint('one')
+      try {
+        for (const draft of drafts) this.#record(draft, waiting, lines)
+      } catch (error) {
+        this.views.undo('one')
+        throw error
+      }
+      this.views.release('one')
+      const last = lines.at(-1)
+      assert(last, 'records without lines')
+      last.more = false
+    } catch (error) {
+      if (isSqlite(error) && !error.code.startsWith('SQLITE_CONSTRAINT')) throw error
+      lines.length = first
+      this.heads.undo(heads)
+      this.latest = latest
+      waiting.records = []
+      waiting.refusal = error
+    }
+  }
+
+  #decide(waiting: Waiting): Draft[] {
+    const { command, request } = waiting
+    if (request.key !== undefined) {
+      const [key, body] = commandId(command, request).split('.') as [string, string]
+      const before = this.views.remembered(key)
+      if (before.some((found) => found.body !== body)) {
+        throw new Refusal('refused', 'idempotency-key-reused', 'This Idempotency-Key was used for another request.')
+      }
+      if (before.length > 0) {
+        waiting.before = before
+        return []
+      }
+    }
+    // Law 6: the server's clock, and never earlier than the last record.
+    this.latest = Math.max(this.latest, this.#parts.source.now())
+    return command.decide({
+      input: request.input,
+      caller: request.caller,
+      read: this.views.read,
+      settings: this.#parts.settings,
+      now: this.latest,
+      ulid: this.#parts.source.ulid,
+      secret: this.#parts.source.secret,
+      event: (type) => this.#parts.gathered.events.named(type),
+      lastAt: (log) => this.heads.find(log)?.at,
+      refuse: (reason, detail, facts) => refusalOf(command.refuses, reason, detail, facts),
+      reveal: (once) => {
+        waiting.revealed = once
+      },
+    })
+  }
+
+  #record(draft: Draft, waiting: Waiting, lines: Line[]): void {
+    const { user_id, session_id, performer_id } = draft.owner
+    const log = draft.event.home === 'session' ? sessionLog(user_id, session_id ?? '') : accountLog(user_id)
+    assert(draft.event.home !== 'session' || session_id !== undefined, `${draft.type} without a session`)
+    const damage = this.#parts.log.damage(log)
+    if (damage !== undefined) throw new Refusal('unavailable', 'log-damaged', `The log takes no more records: ${damage}.`)
+
+    const at = `records.${waiting.records.length}.data`
+    const fault = this.#parts.schemas.fault(draft.event.type, draft.event.v, draft.data, at)
+    if (fault) throw new Refusal('invalid', 'invalid', 'The data does not fit its schema.', { faults: [fault] })
+    const media = rawMedia(draft.data, at)
+    if (media) throw new Refusal('invalid', 'raw-media', 'A log holds no raw media.', { faults: [media] })
+
+    const before = this.heads.of(log)
+    const record: Recorded = {
+      record_id: this.#parts.source.uuid(),
+      seq: before.seq + 1,
+      type: draft.type,
+      v: draft.event.v,
+      source: draft.source,
+      user_id,
+      ...(session_id === undefined ? {} : { session_id }),
+      performer_id,
+      timestamp: new Date(this.latest).toISOString(),
+      ...(waiting.request.key === undefined ? {} : { command_id: commandId(waiting.command, waiting.request) }),
+      data: draft.data,
+    }
+    const { line, hash } = seal(before.hash, contentOf(record))
+    if (line.length > LARGEST_LINE) {
+      throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${line.length}.`)
+    }
+    this.views.apply(record, log, before.size)
+    this.heads.move(log, { seq: record.seq, hash, size: before.size + line.length, at: this.latest })
+    lines.push({ log, offset: before.size, bytes: line, more: true })
+    waiting.records.push(record)
+  }
+}
+
+const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
+
+/** The same for the same caller, key and input, and for no others: `<digest of caller and key>.<digest of what was asked>`. */
+const commandId = ({ at }: Command, { caller, key, input }: Request) =>
+  `${digest(`${caller.account_id}\n${key}`)}.${digest(`${at}\n${JSON.stringify(input)}`)}`
+
+export function refusalOf(refuses: Command['refuses'], reason: string, detail: string, facts?: Record<string, unknown>): Refusal {
+  const kind = refuses[reason]
+  assert(kind, `the reason ${reason} was not declared`)
+  return new Refusal(kind, reason, detail, facts ? { facts } : {})
+}

@@ -1,0 +1,51 @@
+// The closed set of ways in which Sessile says no. A refusal is a value with a stable `reason`; only http/problem.ts
+// knows which status code it becomes.
+
+export type RefusalKind =
+  | 'invalid'
+  | 'unauthenticated'
+  | 'forbidden'
+  | 'not-found'
+  | 'refused'
+  | 'too-large'
+  | 'unavailable'
+  | 'broken'
+
+/** One thing that is wrong with an input, and where: `{ path: 'data.text', message: 'must be string' }`. */
+export interface Fault {
+  path: string
+  message: string
+}
+
+export class Refusal extends Error {
+  readonly kind: RefusalKind
+  readonly reason: string
+  readonly faults: Fault[] | undefined
+  /** Facts beside the sentence that a program may need, such as the id of the session that is in the way. */
+  readonly facts: Readonly<Record<string, unknown>>
+
+  constructor(
+    kind: RefusalKind,
+    reason: string,
+    detail: string,
+    more: { faults?: Fault[]; facts?: Readonly<Record<string, unknown>> } = {},
+  ) {
+    // A refusal is an ordinary answer, given thousands of times a second: its stack would cost more than its reason.
+    const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 0
+    super(detail)
+    Error.stackTraceLimit = limit
+    this.kind = kind
+    this.reason = reason
+    this.faults = more.faults
+    this.facts = more.facts ?? {}
+  }
+}
+
+export const invalid = (faults: Fault[], detail = 'The input does not fit.') =>
+  new Refusal('invalid', 'invalid', detail, { faults })
+
+/** Reached only by a bug in Sessile itself: better to stop than to record on a false premise. */
+export function assert(holds: unknown, what: string): asserts holds {
+  if (!holds) throw new Error(`broken: ${what}`)
+}

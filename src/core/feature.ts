@@ -1,0 +1,50 @@
+// A feature: its events, views, commands, queries and chores. `gather` joins the features into what the recorder, the
+// door and the printer work from.
+
+import type { Command } from './command.ts'
+import { Events, type EventType } from './event.ts'
+import type { Query } from './query.ts'
+import type { Settings } from './settings.ts'
+import type { Read, View } from './view.ts'
+
+/** Something that the system itself does as time passes: looks for work, and asks for it as anyone else would. */
+export interface Chore {
+  readonly does: string
+  /** The commands that are due, with their inputs. */
+  due(on: {
+    read: Read
+    now: number
+    settings: Settings
+    /** When a log last grew, in milliseconds. */
+    lastAt: (log: string) => number | undefined
+  }): { command: Command; input: unknown }[]
+}
+
+export interface Feature {
+  readonly name: string
+  readonly events?: readonly EventType[]
+  readonly views?: readonly View[]
+  readonly commands?: readonly Command[]
+  readonly queries?: readonly Query[]
+  readonly chores?: readonly Chore[]
+}
+
+export interface Gathered {
+  readonly features: readonly Feature[]
+  readonly events: Events
+  readonly views: readonly View[]
+  readonly commands: readonly Command[]
+  readonly queries: readonly Query[]
+  readonly chores: readonly Chore[]
+}
+
+export function gather(features: readonly Feature[]): Gathered {
+  return {
+    features,
+    events: new Events(features.flatMap((feature) => feature.events ?? [])),
+    views: features.flatMap((feature) => feature.views ?? []),
+    commands: features.flatMap((feature) => feature.commands ?? []),
+    queries: features.flatMap((feature) => feature.queries ?? []),
+    chores: features.flatMap((feature) => feature.chores ?? []),
+  }
+}

@@ -1,0 +1,162 @@
+// Folding: the one way in which a line of a log becomes rows. The recorder's catching up and every rebuild go through here.
+
+import type { Events } from './event.ts'
+import type { Gathered } from './feature.ts'
+import type { Head } from './heads.ts'
+import { type Log, linesOf, type PlacedLine, type Shelf } from './log.ts'
+import { isErased, parseLine } from './record.ts'
+import { type Mark, Views } from './views.ts'
+
+/** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
+export function foldLine(views: Views, events: Events, log: string, line: PlacedLine, before: Head | undefined): Head {
+  const record = parseLine(line.bytes)
+  // The hash stands in the last 43 characters of a line before `"}`, or is a field of an erased one.
+  if (isErased(record)) return { seq: record.seq, hash: Buffer.from(record.hash, 'base64url'), size: line.end, at: before?.at ?? 0 }
+  views.apply(events.upcast(record), log, line.offset)
+  const hash = Buffer.from(line.bytes.toString('latin1', line.bytes.length - 45, line.bytes.length - 2), 'base64url')
+  return { seq: record.seq, hash, size: line.end, at: Date.parse(record.timestamp) }
+}
+
+/** Folds what a log holds beyond where the views have come. Returns how many records that were. */
+export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): { records: number; at: number } {
+  const start = views.head(log)
+  let head = start
+  let records = 0
+  for (const line of linesOf(shelf, log, start?.size ?? 0)) {
+    head = foldLine(views, events, log, line, head)
+    records++
+  }
+  if (head && head !== start) views.putHead(log, head)
+  return { records, at: head?.at ?? 0 }
+}
+
+export interface Progress {
+  logs: number
+  records: number
+  bytes: number
+}
+
+/** Folds every log of the shelf into fresh views. Yields often, so that others get a turn. Ends with the latest time. */
+export function* fill(
+  views: Views,
+  { events, shelf, until = () => Number.POSITIVE_INFINITY }: { events: Events; shelf: Shelf; until?: (log: string) => number },
+): Generator<Progress, Progress & { latest: number }> {
+  const done = { logs: 0, records: 0, bytes: 0, latest: 0 }
+  let turn = 0
+  views.begin()
+  for (const log of shelf.names()) {
+    let head: Head | undefined
+    for (const line of linesOf(shelf, log, 0, until(log))) {
+      head = foldLine(views, events, log, line, head)
+      done.records++
+      if (++turn % 2000 === 0) yield done
+    }
+    if (!head) continue
+    views.putHead(log, head)
+    done.latest = Math.max(done.latest, head.at)
+    done.logs++
+    done.bytes += head.size
+    if (++turn % 2000 === 0) yield done
+  }
+  return done
+}
+
+export type Report = (message: string, facts?: Record<string, unknown>) => void
+
+/** Brings the views up to the log, without being asked: from the journal where that reaches back, else from the logs. */
+export async function restore({
+  file,
+  gathered,
+  log,
+  report,
+  distrust,
+}: {
+  file: string
+  gathered: Gathered
+  log: Log
+  report: Report
+  distrust?: string
+}): Promise<Views> {
+  const opened = distrust === undefined ? Views.open(file, gathered.views) : { why: distrust }
+  if (opened instanceof Views) {
+    const why = follow(opened, gathered.events, log)
+    if (why === undefined) return opened
+    opened.close()
+    return rebuilt(file, gathered, log, why, report)
+  }
+  return rebuilt(file, gathered, log, opened.why, report)
+}
+
+/** Folds the journal's lines that the views have not seen; says why it cannot where it cannot. */
+export function follow(views: Views, events: Events, log: Log): string | undefined {
+  try {
+    const { journal, lsn, timestamp } = views.mark
+    if (journal !== log.journal) return 'they belong to another journal'
+    const lines = log.since(lsn)
+    if (!lines) return 'the journal does not reach from where they stand to its end'
+    let latest = timestamp
+    views.begin()
+    for (const { log: name, offset, bytes } of lines) {
+      const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
+      const head = foldLine(views, events, name, line, views.head(name))
+      views.putHead(name, head)
+      latest = Math.max(latest, head.at)
+    }
+    views.commit({ journal, lsn: log.lsn, timestamp: latest })
+    return undefined
+  } catch (error) {
+    return `they could not be brought up: ${(error as Error).message}`
+  }
+}
+
+async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, report: Report): Promise<Views> {
+  report('the views are rebuilt from the logs', { why })
+  const fresh = `${file}.restored`
+  const began = Date.now()
+  log.settle()
+  const views = Views.create(fresh, gathered.views)
+  const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+  views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+  report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
+  Views.replace(file, fresh)
+  return reopen(file, gathered)
+}
+
+/** Runs a long piece of work while others get their turn; tells how far it is, where somebody asks. */
+export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: P) => void = () => {}): Promise<R> {
+  for (;;) {
+    const step = work.next()
+    if (step.done) return step.value
+    tell(step.value)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/**
+ * Puts views that were filled beside the live ones in their place. Called between two batches, with every acknowledged
+ * line in its file: what grew since the filling is folded first, then one rename decides.
+ */
+export function adopt(
+  { fresh, live, gathered, shelf }: { fresh: string; live: Views; gathered: Gathered; shelf: Shelf },
+  touched: Iterable<string>,
+  mark: Mark,
+): Views {
+  const views = reopen(fresh, gathered)
+  try {
+    views.begin()
+    for (const log of touched) catchUp(views, gathered.events, shelf, log)
+    views.commit(mark)
+    views.harden(mark)
+  } finally {
+    views.close()
+  }
+  live.close()
+  Views.replace(live.file, fresh)
+  return reopen(live.file, gathered)
+}
+
+function reopen(file: string, gathered: Gathered): Views {
+  const opened = Views.open(file, gathered.views)
+  if (opened instanceof Views) return opened
+  throw new Error(`the views in ${file} cannot be opened: ${opened.why}`)
+}

@@ -1,0 +1,94 @@
+// The contract of a log: what the recorder needs from the place where lines live, and nothing more. Every backend
+// passes the same tests (test/log.test.ts). Only the recorder's room (src/log) opens anything for writing.
+
+/** One line on its way into a log. `more`: the next line belongs to the same command, and both are recorded or neither. */
+export interface Line {
+  log: string
+  offset: number
+  bytes: Buffer
+  more: boolean
+}
+
+/** A line that the log has acknowledged and still holds in its journal. */
+export interface JournalLine extends Line {
+  lsn: number
+}
+
+/** Nothing of the batch was written, and the log stands where it stood. */
+export class NotWritten extends Error {
+  readonly full: boolean
+  constructor(message: string, full: boolean) {
+    super(message)
+    this.full = full
+  }
+}
+
+/** What the disk holds is unknown: nothing more may be acknowledged until it has been read anew. */
+export class SyncFailed extends Error {}
+
+/** Whole logs, to read. A log's name is its path under `logs/` without its ending. */
+export interface Shelf {
+  names(): Iterable<string>
+  /** Up to `length` bytes from `offset`; fewer at the end. Of a log being written: all that was acknowledged. */
+  read(log: string, offset: number, length: number): Buffer
+}
+
+export interface Log extends Shelf {
+  /** Which journal this is: another life of the data directory has another. */
+  readonly journal: string
+  /** The place in order of the last durable line. */
+  readonly lsn: number
+  /** Makes the lines durable, in order, whole commands only; resolves after the sync. One call at a time. */
+  append(lines: Line[]): Promise<void>
+  /** Brings every acknowledged line into the file of its log, where other processes find it; throws where it cannot. */
+  settle(): void
+  /** The acknowledged lines after this place in order; undefined if the journal does not reach from there to its end. */
+  since(lsn: number): Iterable<JournalLine> | undefined
+  /** Why this log takes no more lines; undefined when all is well with it. */
+  damage(log: string): string | undefined
+  /** Has the journal grown enough that it is time for a checkpoint? */
+  readonly due: boolean
+  /** Makes everything durable without the journal, then drops what the journal no longer needs to hold. */
+  checkpoint(during: Between): Promise<void>
+  close(): void
+}
+
+/** What a checkpoint needs of the recorder. */
+export interface Between {
+  /** Runs a job between two batches. */
+  batches<T>(job: () => T): Promise<T>
+  /** Makes the views durable; itself between two batches. */
+  views(): Promise<void>
+}
+
+export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
+export const accountLog = (account_id: string) => `accounts/${account_id}`
+
+const CHUNK = 256 * 1024
+
+export interface PlacedLine {
+  bytes: Buffer
+  offset: number
+  /** Where the next line begins. */
+  end: number
+}
+
+/** The whole lines of a log from an offset, without their newlines; an unfinished last line is left out. */
+export function* linesOf(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY): Generator<PlacedLine> {
+  let offset = from
+  let rest: Buffer = Buffer.alloc(0)
+  let read = from
+  while (read < to) {
+    const chunk = shelf.read(log, read, Math.min(CHUNK, to - read))
+    if (chunk.length === 0) return
+    read += chunk.length
+    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    let start = 0
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
+      yield { bytes: bytes.subarray(start, end), offset: offset + start, end: offset + end + 1 }
+      start = end + 1
+    }
+    rest = bytes.subarray(start)
+    offset += start
+  }
+}

@@ -1,0 +1,64 @@
+// Queries: what a caller may read. A query sees only what is durable, and everything the caller itself was told is recorded.
+
+import type { z } from 'zod'
+import type { Refuses } from './command.ts'
+import type { Refusal } from './errors.ts'
+import type { Action, Caller } from './policy.ts'
+import type { Erased, Recorded } from './record.ts'
+import type { Read } from './view.ts'
+
+export interface Asked<I, R extends string> {
+  input: I
+  caller: Caller
+  read: Read
+  now: number
+  refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
+  /** Refuses unless the caller may do this query's action to the data of these users (of none, for what is nobody's). */
+  permit(...users: string[]): void
+  /** The users whose data the caller may see here: what a list is limited to. */
+  reach(): 'all' | readonly string[]
+  /** The records of a log in order, as they read today; erased ones too. */
+  records(log: string, after?: number): Iterable<Recorded | Erased>
+  /** A sentence for people about a record. */
+  says(record: Recorded): string
+}
+
+/** An answer that is a part of a log: the door gives it as JSON, as the log's own bytes, or as a stream that follows. */
+export class Slice {
+  readonly log: string
+  readonly after: number
+  readonly limit: number
+  readonly follow: boolean
+  constructor(log: string, { after, limit, follow }: { after: number; limit: number; follow: boolean }) {
+    this.log = log
+    this.after = after
+    this.limit = limit
+    this.follow = follow
+  }
+}
+
+export interface Query<I = unknown> {
+  readonly at: string
+  readonly does: string
+  readonly may: Action
+  readonly input: z.ZodType<I>
+  readonly output: z.ZodType
+  readonly refuses: Refuses
+  readonly door: 'device' | 'api'
+  read(on: Asked<I, string>): unknown
+}
+
+interface Declared<I, R extends Refuses> {
+  at: string
+  does: string
+  may: Action
+  input: z.ZodType<I>
+  output: z.ZodType
+  refuses?: R
+  door?: 'device' | 'api'
+  read: (on: Asked<I, keyof R & string>) => unknown
+}
+
+export function query<I, const R extends Refuses = Record<never, never>>(declared: Declared<I, R>): Query<I> {
+  return { refuses: {}, door: 'api', ...declared, read: declared.read as Query<I>['read'] }
+}

@@ -1,0 +1,144 @@
+// What a caller reaches: commands to perform and queries to ask. Every way in (HTTP, the command line, the chores)
+// goes through here, so that nothing is recorded or read without its input checked and its caller permitted.
+
+import type { z } from 'zod'
+import type { Command } from './command.ts'
+import { refusalOf } from './deciding.ts'
+import { assert, type Fault, invalid, Refusal } from './errors.ts'
+import type { Gathered } from './feature.ts'
+import type { Source } from './ids.ts'
+import { type Log, linesOf } from './log.ts'
+import { type Caller, permit, permitPerformer, reach } from './policy.ts'
+import type { Query } from './query.ts'
+import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
+import type { Recorder } from './recorder.ts'
+import type { Settings } from './settings.ts'
+
+/** Sessile itself, when it acts on its own. */
+export const system: Caller = { account_id: 'system', role: 'admin', users: 'all', system: true }
+
+export interface Asking {
+  body?: unknown
+  path?: Record<string, string>
+  caller: Caller
+  key?: string | undefined
+}
+
+export class Sessile {
+  readonly recorder: Recorder
+  readonly log: Log
+  readonly gathered: Gathered
+  readonly settings: Settings
+  readonly source: Source
+
+  constructor(parts: { recorder: Recorder; log: Log; gathered: Gathered; settings: Settings; source: Source }) {
+    this.recorder = parts.recorder
+    this.log = parts.log
+    this.gathered = parts.gathered
+    this.settings = parts.settings
+    this.source = parts.source
+  }
+
+  /** Checks, permits, records; the answer comes when what was recorded is durable. */
+  async perform(command: Command, { body, path = {}, caller, key }: Asking): Promise<unknown> {
+    try {
+      const input = check(command.input, command.shape(body, path))
+      permit(caller, command.may, command.whose(input, caller))
+      for (const performer of command.who(input)) permitPerformer(caller, performer)
+      return await this.recorder.submit(command, { input, caller, key })
+    } catch (error) {
+      if (!(error instanceof Refusal) || !error.faults) throw error
+      const faults = error.faults.map(({ path, message }) => ({ path: command.place(path, body), message }))
+      throw new Refusal(error.kind, error.reason, error.message, { faults, facts: error.facts })
+    }
+  }
+
+  /** Answers from what is durable, and from nothing that the caller may not see. */
+  async ask(query: Query, { input, caller }: { input: unknown; caller: Caller }): Promise<unknown> {
+    const checked = check(query.input, input)
+    let permitted = false
+    await this.recorder.settled()
+    try {
+      const answer = await query.read({
+        input: checked,
+        caller,
+        now: this.source.now(),
+        read: this.recorder.views.committed,
+        refuse: (reason, detail, facts) => refusalOf(query.refuses, reason, detail, facts),
+        permit: (...users) => {
+          permit(caller, query.may, users)
+          permitted = true
+        },
+        reach: () => {
+          permitted = true
+          return reach(caller, query.may)
+        },
+        records: (log, after) => this.records(log, after),
+        says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
+      })
+      // Deny by default: a query that never asked the policy must not answer.
+      assert(permitted, `${query.at} answered without asking the policy`)
+      return answer
+    } catch (error) {
+      if (this.recorder.distrust(error))
+        throw new Refusal('unavailable', 'rebuilding', 'The views are being rebuilt from the logs.')
+      throw error
+    }
+  }
+
+  /** The records of a log after this seq, as they read today. */
+  *records(log: string, after = 0): Generator<Recorded | Erased> {
+    for (const { bytes } of linesOf(this.log, log)) {
+      const record = parseLine(bytes)
+      if (record.seq > after) yield isErased(record) ? record : this.gathered.events.upcast(record)
+    }
+  }
+
+  /** Lets the system do what is due. */
+  async doChores(): Promise<void> {
+    await this.recorder.settled()
+    for (const chore of this.gathered.chores) {
+      const due = chore.due({
+        read: this.recorder.views.committed,
+        now: this.source.now(),
+        settings: this.settings,
+        lastAt: (log) => this.recorder.lastAt(log),
+      })
+      await Promise.all(due.map(({ command, input }) => this.#doQuietly(command, input)))
+    }
+  }
+
+  /** What was due may no longer be, by the time it is decided. */
+  async #doQuietly(command: Command, input: unknown): Promise<void> {
+    try {
+      await this.perform(command, { body: input, caller: system })
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.kind === 'broken') throw error
+    }
+  }
+}
+
+/** The input as the schema reads it, or a refusal that says what is wrong and where. */
+export function check<T>(schema: z.ZodType<T>, value: unknown): T {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const faults = result.error.issues.flatMap(faultsOf)
+  const nameless = result.error.issues.find(({ path }) => path.at(-1) === 'performer_id' && isBlank(at(value, path)))
+  if (nameless)
+    throw new Refusal('invalid', 'performer-required', 'Every record says who did it: performer_id is missing.', { faults })
+  throw invalid(faults)
+}
+
+function faultsOf(issue: z.core.$ZodIssue): Fault[] {
+  const under = (last?: string) => [...issue.path.map(String), ...(last === undefined ? [] : [last])].join('.')
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: under(key), message: 'is not a known field' }))
+  return [{ path: under(), message: issue.message }]
+}
+
+const isBlank = (value: unknown) => value === undefined || value === null || (typeof value === 'string' && value.trim() === '')
+
+const at = (value: unknown, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>(
+    (inner, step) => (typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[step] : undefined),
+    value,
+  )

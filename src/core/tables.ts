@@ -1,0 +1,137 @@
+// The tables of the views' database, and typed access to their rows: prepared statements, one per shape of a call.
+
+import { createHash } from 'node:crypto'
+import Database from 'better-sqlite3'
+import {
+  type Columns,
+  indexesOf,
+  type Parameter,
+  type Read,
+  type Readable,
+  type Row,
+  type Rows,
+  tableOf,
+  type View,
+} from './view.ts'
+
+/** What the core itself keeps beside the features' views: how far each log and each named command has come. */
+export const ownTables = `-- How far the views have come: the journal, the place in order, the latest timestamp, the shape of the tables.
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+-- The end of every log.
+CREATE TABLE logs (
+  log TEXT PRIMARY KEY, -- its path under logs/, without its ending
+  seq INTEGER NOT NULL, -- of its last record
+  hash BLOB NOT NULL, -- of its last line
+  size INTEGER NOT NULL, -- in bytes
+  at INTEGER NOT NULL -- when it last grew, milliseconds since 1970
+) STRICT, WITHOUT ROWID;
+-- Where the records of each named request stand, so that a retry is known again.
+CREATE TABLE commands (
+  key TEXT NOT NULL, -- digest of the caller and its Idempotency-Key
+  log TEXT NOT NULL, -- where its records went
+  body TEXT NOT NULL, -- digest of what was asked
+  offset INTEGER NOT NULL, -- where its first record begins
+  count INTEGER NOT NULL, -- how many records
+  PRIMARY KEY (key, log)
+) STRICT, WITHOUT ROWID;
+`
+
+/** The whole schema, as it is printed for analysts. */
+export const schemaSql = (views: readonly View[]) =>
+  [ownTables, ...views.map((view) => tableOf(view) + indexesOf(view).join(''))].join('\n')
+
+/** Changes when a table or a fold changes: views made by other code are not trusted, but rebuilt. */
+export function fingerprint(views: readonly View[]): string {
+  const digest = createHash('sha256').update(schemaSql(views))
+  for (const view of views) for (const [type, fold] of view.folds) digest.update(`${view.name} ${type} ${fold.toString()}\n`)
+  return digest.digest('hex')
+}
+
+/** One connection, its prepared statements, and the rows of each view over it. */
+export class Tables {
+  readonly db: Database.Database
+  readonly #statements = new Map<string, Database.Statement>()
+  readonly #rows = new Map<string, Rows<Columns>>()
+
+  constructor(file: string, options: Database.Options = {}) {
+    this.db = new Database(file, { timeout: 2000, ...options })
+  }
+
+  sql(text: string): Database.Statement {
+    let statement = this.#statements.get(text)
+    if (!statement) {
+      statement = this.db.prepare(text)
+      this.#statements.set(text, statement)
+    }
+    return statement
+  }
+
+  readonly read: Read = <C extends Columns>(view: View<C>): Readable<C> => this.rows(view)
+
+  rows<C extends Columns>(view: View<C>): Rows<C> {
+    let rows = this.#rows.get(view.name)
+    if (!rows) {
+      rows = rowsOf(this, view as unknown as View) as Rows<Columns>
+      this.#rows.set(view.name, rows)
+    }
+    return rows as unknown as Rows<C>
+  }
+
+  /** The digest of every row of every table: equal digests, equal rows. What names this life of the data is left out. */
+  *digests(views: readonly View[]): Generator<{ table: string; rows: number; digest: string }> {
+    const tables = [
+      { name: 'logs', order: 'log' },
+      { name: 'commands', order: 'key, log' },
+      ...views.map(({ name, key }) => ({ name, order: key.join(', ') })),
+    ]
+    for (const { name, order } of tables) {
+      const digest = createHash('sha256')
+      let rows = 0
+      for (const row of this.db.prepare(`SELECT * FROM ${name} ORDER BY ${order}`).raw().iterate()) {
+        digest.update(JSON.stringify(row)).update('\n')
+        rows++
+      }
+      yield { table: name, rows, digest: digest.digest('hex') }
+    }
+  }
+
+  close(): void {
+    this.#statements.clear()
+    this.#rows.clear()
+    this.db.close()
+  }
+}
+
+function rowsOf(tables: Tables, { name, columns }: View): Rows<Columns> {
+  const all = Object.keys(columns)
+  const put = `INSERT INTO ${name} (${all.join(', ')}) VALUES (${all.map(() => '?').join(', ')})`
+  const equal = (where: object, between: string) =>
+    Object.keys(where)
+      .map((column) => `${column} = ?`)
+      .join(between)
+  return {
+    put: (row) => void tables.sql(put).run(all.map((column) => (row as Row<Columns>)[column] ?? null)),
+    set: (where, changes) =>
+      void tables
+        .sql(`UPDATE ${name} SET ${equal(changes, ', ')} WHERE ${equal(where, ' AND ')}`)
+        .run(...Object.values(changes), ...Object.values(where)),
+    get: (where) =>
+      tables.sql(`SELECT * FROM ${name} WHERE ${equal(where, ' AND ')}`).get(...(Object.values(where) as Parameter[])) as
+        | Row<Columns>
+        | undefined,
+    find: (rest, ...parameters) => tables.sql(`SELECT * FROM ${name} ${rest}`).all(...parameters) as Row<Columns>[],
+    one: <T>(select: string, rest: string, ...parameters: Parameter[]) =>
+      tables.sql(`SELECT ${select} FROM ${name} ${rest}`).get(...parameters) as T | undefined,
+  }
+}
+
+export interface SqliteError extends Error {
+  code: string
+}
+export const isSqlite = (error: unknown): error is SqliteError =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' && error.code.startsWith('SQLITE_')
+/** The database itself is damaged, and not merely locked or full. */
+export const isDamage = (code: string) => code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB')
