@@ -1,0 +1,268 @@
+// From the journal to the files: each acknowledged line is copied to the file of its own log, after the answer and out
+// of its way. Until then, and while a disk is full, readers get it from here.
+
+import { dirname, join } from 'node:path'
+import type { JournalLine, Line, Shelf } from '../core/log.ts'
+import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
+import { fileOf, logsOf } from './shelf.ts'
+
+interface Pending {
+  offset: number
+  chunks: Buffer[]
+  length: number
+}
+
+const MOST_OPEN = 512
+const SLICE_MS = 4
+const AGAIN_MS = 1000
+const SYNCS_AT_ONCE = 4
+/** Lines waiting for their files beyond which no more are taken on. */
+const MOST_PENDING = 64 * 1024 * 1024
+
+type Report = (message: string, facts?: Record<string, unknown>) => void
+
+export class Copies {
+  readonly #disk: Disk
+  readonly #home: string
+  readonly #quarantine: string
+  readonly #files: Shelf
+  readonly #report: Report
+  readonly #pending = new Map<string, Pending>()
+  readonly #open = new Map<string, number>()
+  readonly #damaged = new Map<string, string>()
+  /** What the next checkpoint must sync. */
+  #touched = new Set<string>()
+  #folders = new Set<string>()
+  #bytes = 0
+  #next: NodeJS.Immediate | NodeJS.Timeout | undefined
+  #trouble: string | undefined
+
+  constructor(disk: Disk, home: string, journal: string, files: Shelf, report: Report) {
+    this.#disk = disk
+    this.#home = home
+    this.#quarantine = join(journal, 'quarantine')
+    this.#files = files
+    this.#report = report
+    for (const name of disk.list(this.#quarantine)) {
+      if (name.endsWith('.lines'))
+        this.#damaged.set(name.slice(0, -'.lines'.length).replaceAll('~', '/'), 'it was found damaged at an earlier start')
+    }
+  }
+
+  damage(log: string): string | undefined {
+    return this.#damaged.get(log)
+  }
+
+  get damaged(): ReadonlyMap<string, string> {
+    return this.#damaged
+  }
+
+  /** Why no more lines should be taken on; undefined when there is room. */
+  get crowded(): string | undefined {
+    return this.#bytes > MOST_PENDING ? (this.#trouble ?? 'too many lines are waiting for their files') : undefined
+  }
+
+  add(lines: readonly Line[]): void {
+    for (const { log, offset, bytes } of lines) {
+      const pending = this.#pending.get(log)
+      if (pending) {
+        pending.chunks.push(bytes)
+        pending.length += bytes.length
+      } else this.#pending.set(log, { offset, chunks: [bytes], length: bytes.length })
+      this.#bytes += bytes.length
+    }
+    this.#next ??= setImmediate(() => this.#slice())
+  }
+
+  /** A part of a log, from its file and from what has yet to get there. */
+  read(log: string, offset: number, length: number): Buffer {
+    const pending = this.#pending.get(log)
+    if (!pending) return this.#files.read(log, offset, length)
+    const waiting = pending.chunks.length === 1 ? (pending.chunks[0] as Buffer) : Buffer.concat(pending.chunks)
+    if (pending.chunks.length > 1) pending.chunks = [waiting]
+    if (offset >= pending.offset) return waiting.subarray(offset - pending.offset, offset - pending.offset + length)
+    return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
+  }
+
+  /** Copies all there is, now. */
+  settle(): void {
+    for (const log of [...this.#pending.keys()]) this.#copy(log)
+  }
+
+  /** Copies for a few milliseconds, then lets others have their turn. */
+  #slice(): void {
+    this.#next = undefined
+    const until = performance.now() + SLICE_MS
+    try {
+      for (const log of this.#pending.keys()) {
+        this.#copy(log)
+        if (performance.now() > until) break
+      }
+      this.#trouble = undefined
+    } catch (error) {
+      this.#trouble = `lines wait for their files (${codeOf(error)})`
+      this.#report(this.#trouble, { waiting: this.#pending.size })
+      this.#next = setTimeout(() => this.#slice(), AGAIN_MS).unref()
+      return
+    }
+    if (this.#pending.size > 0) this.#next = setImmediate(() => this.#slice())
+  }
+
+  #copy(log: string): void {
+    const { offset, chunks, length } = this.#pending.get(log) as Pending
+    const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+    if (this.#damaged.has(log)) this.#setAside(log, bytes)
+    else {
+      try {
+        const fd = this.#fd(log, offset, bytes)
+        if (fd === undefined) this.#setAside(log, bytes)
+        else writeAll(this.#disk, fd, bytes, offset)
+      } catch (error) {
+        if (isFull(error)) throw error
+        this.#harmed(log, `its file cannot be written (${codeOf(error)})`)
+        this.#setAside(log, bytes)
+      }
+    }
+    this.#touched.add(log)
+    this.#pending.delete(log)
+    this.#bytes -= length
+  }
+
+  /** The open file of a log; undefined where what the file holds is not what the recorder left there. */
+  #fd(log: string, offset: number, bytes: Buffer): number | undefined {
+    const known = this.#open.get(log)
+    if (known !== undefined) {
+      this.#open.delete(log)
+      this.#open.set(log, known)
+      return known
+    }
+    const path = fileOf(this.#home, log)
+    if (offset === 0) this.#makeFolders(path)
+    const fd = this.#disk.open(path, offset === 0)
+    const wrong = this.#mismatch(fd, offset, bytes)
+    if (wrong !== undefined) {
+      this.#disk.close(fd)
+      this.#harmed(log, wrong)
+      return undefined
+    }
+    this.#open.set(log, fd)
+    for (const [oldest, old] of this.#open) {
+      if (this.#open.size <= MOST_OPEN) break
+      this.#disk.close(old)
+      this.#open.delete(oldest)
+    }
+    return fd
+  }
+
+  #makeFolders(path: string): void {
+    const top = logsOf(this.#home)
+    if (!this.#folders.has(dirname(path))) this.#disk.makeFolder(dirname(path))
+    for (let folder = dirname(path); folder.length >= top.length; folder = dirname(folder)) this.#folders.add(folder)
+  }
+
+  // --- recovery -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Idempotent redo: brings every surviving line to its place. Equal bytes are left alone, missing ones are written,
+   * bytes that a crash left as zeros are rewritten. Anything else was not written by Sessile: that file is left as it
+   * is, its lines are set aside, and it takes no more.
+   */
+  redo(lines: readonly JournalLine[]): void {
+    const byLog = new Map<string, JournalLine[]>()
+    for (const line of lines) {
+      const own = byLog.get(line.log)
+      if (own) own.push(line)
+      else byLog.set(line.log, [line])
+    }
+    for (const [log, own] of byLog) this.#redo(log, (own[0] as JournalLine).offset, Buffer.concat(own.map(({ bytes }) => bytes)))
+  }
+
+  #redo(log: string, offset: number, expected: Buffer): void {
+    const path = fileOf(this.#home, log)
+    this.#touched.add(log)
+    this.#makeFolders(path)
+    const wrong = withFile(this.#disk, path, true, (fd) => {
+      const mismatch = this.#mismatch(fd, offset, expected)
+      if (mismatch === undefined && !readAll(this.#disk, fd, offset).equals(expected)) writeAll(this.#disk, fd, expected, offset)
+      return mismatch
+    })
+    if (wrong === undefined) return
+    this.#harmed(log, wrong)
+    this.#setAside(log, expected)
+  }
+
+  /** Why these bytes cannot be put at this offset: what the file holds there was left by neither Sessile nor a crash. */
+  #mismatch(fd: number, offset: number, expected: Buffer): string | undefined {
+    const size = this.#disk.size(fd)
+    if (size < offset) return `its file ends at byte ${size}, and its next record begins at byte ${offset}`
+    if (size > offset + expected.length) return `its file has ${size - offset - expected.length} bytes that no record accounts for`
+    const foreign = firstForeign(readAll(this.#disk, fd, offset), expected)
+    return foreign < 0 ? undefined : `its file differs from the journal at byte ${offset + foreign}`
+  }
+
+  #harmed(log: string, why: string): void {
+    this.#damaged.set(log, why)
+    this.#report('a log is damaged and takes no more records', { log, why })
+  }
+
+  #setAside(log: string, bytes: Buffer): void {
+    this.#disk.makeFolder(this.#quarantine)
+    withFile(this.#disk, join(this.#quarantine, `${log.replaceAll('/', '~')}.lines`), true, (fd) => {
+      writeAll(this.#disk, fd, bytes, this.#disk.size(fd))
+      this.#disk.syncNow(fd)
+    })
+    this.#disk.syncFolderNow(this.#quarantine)
+  }
+
+  // --- checkpoints --------------------------------------------------------------------------------------------------
+
+  /** Makes every file touched since the last time durable, and the names that lead to it. */
+  async harden(): Promise<void> {
+    this.settle()
+    const { touched, folders } = { touched: this.#touched, folders: this.#folders }
+    this.#touched = new Set()
+    this.#folders = new Set()
+    try {
+      await each([...touched], (log) => this.#syncFile(log))
+      await each([...folders], (folder) => this.#disk.syncFolder(folder))
+    } catch (error) {
+      for (const log of touched) this.#touched.add(log)
+      for (const folder of folders) this.#folders.add(folder)
+      throw error
+    }
+  }
+
+  async #syncFile(log: string): Promise<void> {
+    const path = fileOf(this.#home, log)
+    if (!this.#disk.exists(path)) return
+    const fd = this.#disk.open(path, false)
+    try {
+      await this.#disk.sync(fd)
+    } finally {
+      this.#disk.close(fd)
+    }
+  }
+
+  close(): void {
+    clearImmediate(this.#next as NodeJS.Immediate)
+    clearTimeout(this.#next as NodeJS.Timeout)
+    for (const fd of this.#open.values()) this.#disk.close(fd)
+    this.#open.clear()
+  }
+}
+
+const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(codeOf(error))
+
+/** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
+function firstForeign(found: Buffer, expected: Buffer): number {
+  if (found.equals(expected.subarray(0, found.length))) return -1
+  return found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
+}
+
+async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  let next = 0
+  const worker = async () => {
+    while (next < items.length) await work(items[next++] as T)
+  }
+  await Promise.all(Array.from({ length: SYNCS_AT_ONCE }, worker))
+}

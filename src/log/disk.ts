@@ -1,0 +1,101 @@
+// The disk, as far as the log needs it. The only file of this project that opens anything under `logs/` for writing;
+// a simulated disk that fails in every way has the same shape.
+
+import * as fs from 'node:fs'
+import { SyncFailed } from '../core/log.ts'
+
+export interface Disk {
+  /** Opens for reading and writing; makes the file where `make` is set. */
+  open(path: string, make: boolean): number
+  write(fd: number, bytes: Buffer, position: number): number
+  read(fd: number, bytes: Buffer, position: number): number
+  truncate(fd: number, length: number): void
+  size(fd: number): number
+  close(fd: number): void
+  /** Resolves when the file's bytes and size are on the disk. */
+  sync(fd: number): Promise<void>
+  syncNow(fd: number): void
+  /** Makes the names in a directory durable. */
+  syncFolder(path: string): Promise<void>
+  syncFolderNow(path: string): void
+  makeFolder(path: string): void
+  rename(from: string, to: string): void
+  remove(path: string): void
+  list(path: string): string[]
+  exists(path: string): boolean
+}
+
+export const realDisk: Disk = {
+  open: (path, make) =>
+    // No symbolic link is followed for the last step: a link planted under `logs/` leads nowhere.
+    fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (make ? fs.constants.O_CREAT : 0), 0o600),
+  write: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),
+  read: (fd, bytes, position) => fs.readSync(fd, bytes, 0, bytes.length, position),
+  truncate: (fd, length) => fs.ftruncateSync(fd, length),
+  size: (fd) => fs.fstatSync(fd).size,
+  close: (fd) => fs.closeSync(fd),
+  sync: (fd) => new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error ? reject(failed(error)) : resolve()))),
+  syncNow,
+  syncFolder: async (path) => {
+    const fd = fs.openSync(path, 'r')
+    try {
+      await realDisk.sync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+  },
+  syncFolderNow: (path) => {
+    const fd = fs.openSync(path, 'r')
+    try {
+      syncNow(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+  },
+  makeFolder: (path) => void fs.mkdirSync(path, { recursive: true, mode: 0o700 }),
+  rename: (from, to) => fs.renameSync(from, to),
+  remove: (path) => fs.rmSync(path, { force: true }),
+  list: (path) => (fs.existsSync(path) ? fs.readdirSync(path).sort() : []),
+  exists: (path) => fs.existsSync(path),
+}
+
+function syncNow(fd: number): void {
+  try {
+    fs.fsyncSync(fd)
+  } catch (error) {
+    throw failed(error as Error)
+  }
+}
+
+const failed = (error: Error) => new SyncFailed(`a sync failed (${codeOf(error)})`, { cause: error })
+
+export const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
+
+/** The whole file, at most `most` bytes of it. */
+export function readAll(disk: Disk, fd: number, from = 0, most = Number.POSITIVE_INFINITY): Buffer {
+  const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(disk.size(fd) - from, most)))
+  let read = 0
+  while (read < bytes.length) {
+    const n = disk.read(fd, bytes.subarray(read), from + read)
+    if (n === 0) break
+    read += n
+  }
+  return bytes.subarray(0, read)
+}
+
+/** Writes all the bytes, however many writes that takes. */
+export function writeAll(disk: Disk, fd: number, bytes: Buffer, position: number): void {
+  let written = 0
+  while (written < bytes.length) written += disk.write(fd, bytes.subarray(written), position + written)
+}
+
+/** Opens a file, uses it, and closes it whatever comes. */
+export function withFile<T>(disk: Disk, path: string, make: boolean, use: (fd: number) => T): T {
+  const fd = disk.open(path, make)
+  try {
+    return use(fd)
+  } finally {
+    disk.close(fd)
+  }
+}

@@ -1,0 +1,112 @@
+// The log of one data directory on one machine: the lock, the journal, and the files that readers know.
+
+import { randomBytes } from 'node:crypto'
+import type { Between, JournalLine, Line, Log } from '../core/log.ts'
+import { NotWritten } from '../core/log.ts'
+import { Copies } from './copies.ts'
+import { type Disk, realDisk } from './disk.ts'
+import { Journal } from './journal.ts'
+import { Lock } from './lock.ts'
+import { FileShelf, journalOf, logsOf } from './shelf.ts'
+
+type Report = (message: string, facts?: Record<string, unknown>) => void
+
+export class FileLog implements Log {
+  readonly #lock: Lock
+  readonly #journal: Journal
+  readonly #copies: Copies
+  readonly #files: FileShelf
+
+  private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf) {
+    this.#lock = lock
+    this.#journal = journal
+    this.#copies = copies
+    this.#files = files
+  }
+
+  /** Takes the lock, recovers what a crash left, and is ready to append. */
+  static open(
+    home: string,
+    { disk = realDisk, now = Date.now, report = () => {} }: { disk?: Disk; now?: () => number; report?: Report } = {},
+  ): FileLog {
+    const folder = journalOf(home)
+    disk.makeFolder(folder)
+    const lock = Lock.take(disk, home, folder, now())
+    try {
+      const files = new FileShelf(home)
+      const { journal, survived } = Journal.open(disk, folder, report)
+      disk.syncFolderNow(logsOf(home))
+      disk.syncFolderNow(home)
+      const copies = new Copies(disk, home, folder, files, report)
+      copies.redo(survived)
+      if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
+      return new FileLog(lock, journal, copies, files)
+    } catch (error) {
+      lock.release()
+      throw error
+    }
+  }
+
+  get journal(): string {
+    return this.#journal.id
+  }
+
+  get lsn(): number {
+    return this.#journal.lsn
+  }
+
+  get due(): boolean {
+    return this.#journal.due
+  }
+
+  async append(lines: Line[]): Promise<void> {
+    const crowded = this.#copies.crowded
+    if (crowded !== undefined) throw new NotWritten(crowded, true)
+    await this.#journal.append(lines)
+    this.#copies.add(lines)
+  }
+
+  settle(): void {
+    this.#copies.settle()
+  }
+
+  since(lsn: number): JournalLine[] | undefined {
+    return this.#journal.since(lsn)
+  }
+
+  damage(log: string): string | undefined {
+    return this.#copies.damage(log)
+  }
+
+  get damaged(): ReadonlyMap<string, string> {
+    return this.#copies.damaged
+  }
+
+  names(): Iterable<string> {
+    return this.#files.names()
+  }
+
+  read(log: string, offset: number, length: number): Buffer {
+    return this.#copies.read(log, offset, length)
+  }
+
+  async checkpoint({ batches, views }: Between): Promise<void> {
+    const old = await batches(() => this.#journal.rotate())
+    await this.#copies.harden()
+    await views()
+    this.#journal.drop(old)
+  }
+
+  /** Says to processes of the same owner how the holder can be reached; returns the token that proves them. */
+  announce(url: string): string {
+    const token = randomBytes(32).toString('base64url')
+    this.#lock.announce(url, token)
+    return token
+  }
+
+  close(): void {
+    this.#copies.close()
+    this.#journal.close()
+    this.#lock.release()
+  }
+}

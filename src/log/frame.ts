@@ -1,0 +1,164 @@
+// A journal on disk: segments, each a header and then frames.
+//
+//   segment   "SESSILE1" · epoch · number · first LSN · journal id · segment id · CRC-32          (80 bytes)
+//   frame     mark · CRC-32 · line length · name length · flags · LSN · offset · batch · name · line
+//
+// A frame's CRC is seeded with its segment's id, so that bytes left over from another file never look like a frame of
+// this one. `batch` is where in the segment the batch began that the frame was written with. Everything before that
+// place had been synced, and may have been acknowledged, when the frame was written. That is what tells a torn tail
+// from damage (see `readFrames`). The space after the last frame is zeros, allocated ahead of need.
+
+import { crc32 } from 'node:zlib'
+import type { JournalLine, Line } from '../core/log.ts'
+
+const MAGIC = Buffer.from('SESSILE1')
+export const HEADER = 80
+export const FRAME = 40
+/** Ends the frames of a command: what stands before a missing one was never acknowledged. */
+const MORE = 1
+const MARK = 0x4d415246
+
+export interface Header {
+  epoch: number
+  number: number
+  first: number
+  journal: string
+  segment: string
+}
+
+export function printHeader({ epoch, number, first, journal, segment }: Header): Buffer {
+  const bytes = Buffer.alloc(HEADER)
+  MAGIC.copy(bytes, 0)
+  bytes.writeBigUInt64LE(BigInt(epoch), 8)
+  bytes.writeBigUInt64LE(BigInt(number), 16)
+  bytes.writeBigUInt64LE(BigInt(first), 24)
+  bytes.write(journal, 32, 16, 'hex')
+  bytes.write(segment, 48, 16, 'hex')
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, 64)), 64)
+  return bytes
+}
+
+export function readHeader(bytes: Buffer): Header | undefined {
+  if (bytes.length < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) return undefined
+  if (bytes.readUInt32LE(64) !== crc32(bytes.subarray(0, 64))) return undefined
+  return {
+    epoch: Number(bytes.readBigUInt64LE(8)),
+    number: Number(bytes.readBigUInt64LE(16)),
+    first: Number(bytes.readBigUInt64LE(24)),
+    journal: bytes.toString('hex', 32, 48),
+    segment: bytes.toString('hex', 48, 64),
+  }
+}
+
+const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
+
+/** The frames of a batch, as they go to the disk in one write. */
+export function printFrames(lines: readonly Line[], segment: string, first: number, batch: number): Buffer {
+  const seed = seedOf(segment)
+  let length = 0
+  for (const line of lines) length += FRAME + line.log.length + line.bytes.length
+  const bytes = Buffer.allocUnsafe(length)
+  let at = 0
+  for (let i = 0; i < lines.length; i++) {
+    const { log, offset, bytes: line, more } = lines[i] as Line
+    const end = at + FRAME + log.length + line.length
+    bytes.writeUInt32LE(MARK, at)
+    bytes.writeUInt32LE(line.length, at + 8)
+    bytes.writeUInt16LE(log.length, at + 12)
+    bytes.writeUInt16LE(more ? MORE : 0, at + 14)
+    writeWide(bytes, first + i, at + 16)
+    writeWide(bytes, offset, at + 24)
+    writeWide(bytes, batch, at + 32)
+    bytes.write(log, at + FRAME, 'latin1')
+    line.copy(bytes, at + FRAME + log.length)
+    bytes.writeUInt32LE(crc32(bytes.subarray(at + 8, end), seed), at + 4)
+    at = end
+  }
+  return bytes
+}
+
+interface Frame extends JournalLine {
+  end: number
+  batch: number
+}
+
+function readFrame(bytes: Buffer, at: number, seed: number): Frame | undefined {
+  if (at + FRAME > bytes.length || bytes.readUInt32LE(at) !== MARK) return undefined
+  const name = at + FRAME
+  const line = name + bytes.readUInt16LE(at + 12)
+  const end = line + bytes.readUInt32LE(at + 8)
+  if (end > bytes.length || bytes.readUInt32LE(at + 4) !== crc32(bytes.subarray(at + 8, end), seed)) return undefined
+  return {
+    log: bytes.toString('latin1', name, line),
+    bytes: bytes.subarray(line, end),
+    more: (bytes.readUInt16LE(at + 14) & MORE) !== 0,
+    lsn: readWide(bytes, at + 16),
+    offset: readWide(bytes, at + 24),
+    batch: readWide(bytes, at + 32),
+    end,
+  }
+}
+
+export interface Frames {
+  lines: JournalLine[]
+  /** Where the last whole command ends: from here on there is nothing, or a torn tail. */
+  end: number
+  /** Bytes after `end` that are not zero: what a crash left of a batch that nobody was told about. */
+  torn: Buffer | undefined
+  /** Set where a frame is bad although what came after it proves that it had been synced. */
+  damaged: { at: number; lsn: number } | undefined
+}
+
+/**
+ * Reads the frames of a segment.
+ *
+ * The first bad frame ends the reading. It is either where a crash tore the last batch, whose writes the disk may have
+ * made durable in any order and any part, or damage to something that had been acknowledged. The difference: if any
+ * good frame further on began its batch after the bad place, then the bad place had been synced before. That is damage.
+ * Otherwise it is a torn tail: nothing in it, whole frames included, was acknowledged by this process before it died.
+ */
+export function readFrames(bytes: Buffer, { segment, first }: Header): Frames {
+  const seed = seedOf(segment)
+  const lines: JournalLine[] = []
+  let at = HEADER
+  let whole = { lines: 0, end: HEADER }
+  for (;;) {
+    const frame = readFrame(bytes, at, seed)
+    if (!frame || frame.lsn !== first + lines.length) break
+    lines.push(frame)
+    at = frame.end
+    if (!frame.more) whole = { lines: lines.length, end: at }
+  }
+  lines.length = whole.lines
+  const last = lastByte(bytes)
+  const torn = last > whole.end ? bytes.subarray(whole.end, last) : undefined
+  const damaged = torn && provesSync(bytes, at, last, seed) ? { at, lsn: first + lines.length } : undefined
+  return { lines, end: whole.end, torn, damaged }
+}
+
+function provesSync(bytes: Buffer, bad: number, last: number, seed: number): boolean {
+  const mark = Buffer.alloc(4)
+  mark.writeUInt32LE(MARK)
+  for (let at = bytes.indexOf(mark, bad); at >= 0 && at < last; at = bytes.indexOf(mark, at + 1)) {
+    const frame = readFrame(bytes, at, seed)
+    if (frame && frame.batch > bad) return true
+  }
+  return false
+}
+
+const ZEROS = Buffer.alloc(64 * 1024)
+
+/** Where the bytes end that are not zero. */
+function lastByte(bytes: Buffer): number {
+  let end = bytes.length
+  while (end >= ZEROS.length && bytes.compare(ZEROS, 0, ZEROS.length, end - ZEROS.length, end) === 0) end -= ZEROS.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return end
+}
+
+// 64-bit numbers in two halves: BigInt would make an object for each.
+function writeWide(bytes: Buffer, value: number, at: number): void {
+  bytes.writeUInt32LE(value % 0x1_0000_0000, at)
+  bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000), at + 4)
+}
+const readWide = (bytes: Buffer, at: number) => bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000

@@ -1,0 +1,53 @@
+// A log that lives as long as its process: for tests, and the proof that the contract says enough to be met twice.
+
+import type { Between, JournalLine, Line, Log } from '../core/log.ts'
+
+export class MemoryLog implements Log {
+  readonly journal = 'memory'
+  readonly due = false
+  #lines: JournalLine[] = []
+  readonly #logs = new Map<string, Buffer[]>()
+  #dropped = 0
+
+  get lsn(): number {
+    return this.#dropped + this.#lines.length
+  }
+
+  async append(lines: Line[]): Promise<void> {
+    await Promise.resolve()
+    for (const line of lines) {
+      this.#lines.push({ ...line, lsn: this.lsn + 1 })
+      const own = this.#logs.get(line.log)
+      if (own) own.push(line.bytes)
+      else this.#logs.set(line.log, [line.bytes])
+    }
+  }
+
+  settle(): void {}
+
+  since(lsn: number): JournalLine[] | undefined {
+    if (lsn > this.lsn || lsn < this.#dropped) return undefined
+    return this.#lines.slice(lsn - this.#dropped)
+  }
+
+  damage(): string | undefined {
+    return undefined
+  }
+
+  names(): Iterable<string> {
+    return [...this.#logs.keys()].sort()
+  }
+
+  read(log: string, offset: number, length: number): Buffer {
+    return Buffer.concat(this.#logs.get(log) ?? []).subarray(offset, offset + length)
+  }
+
+  async checkpoint({ batches, views }: Between): Promise<void> {
+    const upTo = await batches(() => this.lsn)
+    await views()
+    this.#lines = this.#lines.slice(upTo - this.#dropped)
+    this.#dropped = upTo
+  }
+
+  close(): void {}
+}
