@@ -1,0 +1,70 @@
+-- How far the views have come: the journal, the place in order, the latest timestamp, the shape of the tables.
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+-- The end of every log.
+CREATE TABLE logs (
+  log TEXT PRIMARY KEY, -- its path under logs/, without its ending
+  seq INTEGER NOT NULL, -- of its last record
+  hash BLOB NOT NULL, -- of its last line
+  size INTEGER NOT NULL, -- in bytes
+  at INTEGER NOT NULL -- when it last grew, milliseconds since 1970
+) STRICT, WITHOUT ROWID;
+-- Where the records of each named request stand, so that a retry is known again.
+CREATE TABLE commands (
+  key TEXT NOT NULL, -- digest of the caller and its Idempotency-Key
+  log TEXT NOT NULL, -- where its records went
+  body TEXT NOT NULL, -- digest of what was asked
+  offset INTEGER NOT NULL, -- where its first record begins
+  count INTEGER NOT NULL, -- how many records
+  PRIMARY KEY (key, log)
+) STRICT, WITHOUT ROWID;
+
+-- Every session: one row from its start on.
+CREATE TABLE sessions (
+  session_id TEXT PRIMARY KEY,
+  user_id TEXT NOT NULL, -- whose session it is
+  session_number INTEGER NOT NULL, -- the how-manieth of this user, never reused
+  kind TEXT NOT NULL, -- capture, voice, video, therapy or workflow
+  exclusive INTEGER NOT NULL, -- 1 where a user has at most one active session of this kind
+  status TEXT NOT NULL, -- active or closed
+  started_at TEXT NOT NULL, -- the time of the server
+  started_by TEXT NOT NULL, -- an account, a device or system
+  ended_at TEXT, -- the time of the server; NULL while active
+  ended_by TEXT,
+  end_reason TEXT, -- completed, disconnected, idle-timeout or longest-length
+  duration_seconds REAL, -- from start to end; NULL while active
+  crisis_detected INTEGER NOT NULL, -- 1 where a crisis was flagged
+  is_training_data INTEGER, -- capture: 1 where the recording may train a model
+  training_intent_label TEXT, -- capture: what the user was asked to express
+  session_notes TEXT, -- capture: a remark on the recording
+  counselor_category TEXT, -- voice, video: what sort of counsellor was called
+  room_name TEXT, -- voice, video: the room of the call
+  language TEXT, -- therapy: the language spoken
+  session_date TEXT, -- therapy: the day of the sitting
+  site_name TEXT, -- workflow: the site that the job is about
+  site_description TEXT, -- workflow: what the site is
+  project_key TEXT, -- workflow: the project that tickets go to
+  llm_provider_choice TEXT -- workflow: the model provider that was chosen
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX sessions_1 ON sessions (user_id, kind) WHERE status = 'active' AND exclusive = 1;
+CREATE UNIQUE INDEX sessions_2 ON sessions (user_id, session_number);
+CREATE INDEX sessions_3 ON sessions (started_at, session_id);
+CREATE INDEX sessions_4 ON sessions (user_id, started_at, session_id);
+CREATE INDEX sessions_5 ON sessions (kind, started_at) WHERE status = 'active';
+
+-- Every key that was made.
+CREATE TABLE keys (
+  key_id TEXT PRIMARY KEY,
+  account_id TEXT NOT NULL, -- the account or device that holds it
+  role TEXT NOT NULL, -- device or admin
+  users TEXT NOT NULL, -- JSON: 'all', or the ids of the users in its scope
+  system INTEGER NOT NULL, -- 1 where it may record in the name of the system
+  name TEXT, -- what people call it
+  secret_sha256 TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  revoked_at TEXT -- NULL while it works
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX keys_1 ON keys (secret_sha256);
+CREATE INDEX keys_2 ON keys (created_at, key_id);

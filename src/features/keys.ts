@@ -1,0 +1,200 @@
+// Keys: how devices and operators prove who they are, until there are accounts. A key is made, listed and revoked; its
+// secret is shown once and kept only as a digest.
+
+import { hash, timingSafeEqual } from 'node:crypto'
+import { z } from 'zod'
+import { command } from '../core/command.ts'
+import { events } from '../core/event.ts'
+import type { Feature } from '../core/feature.ts'
+import { opaqueId } from '../core/ids.ts'
+import { type Caller, type Role, roles } from '../core/policy.ts'
+import { query } from '../core/query.ts'
+import type { Recorded } from '../core/record.ts'
+import { type Read, type Row, view } from '../core/view.ts'
+
+const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
+const keyId = z.string().regex(/^key_[0-9A-HJKMNP-TV-Z]{26}$/)
+const about = { role: z.enum(roles), users, system: z.boolean(), name: z.string().max(200).optional() }
+
+export const { created, revoked } = events(
+  'key',
+  { home: 'account', source: 'keys' },
+  {
+    created: {
+      v: 1,
+      does: 'A key was made for an account or a device. Its secret was shown once; here stands its SHA-256.',
+      data: z.strictObject({ key_id: keyId, ...about, secret_sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
+      says: ({ user_id, data }) => `A ${data.role} key was made for ${user_id}.`,
+      sensitivity: 'plain',
+    },
+    revoked: {
+      v: 1,
+      does: 'A key was revoked: from now on it opens nothing.',
+      data: z.strictObject({ key_id: keyId }),
+      says: ({ user_id }) => `A key of ${user_id} was revoked.`,
+      sensitivity: 'plain',
+    },
+  },
+)
+
+const columns = {
+  key_id: 'TEXT PRIMARY KEY',
+  account_id: 'TEXT NOT NULL -- the account or device that holds it',
+  role: 'TEXT NOT NULL -- device or admin',
+  users: "TEXT NOT NULL -- JSON: 'all', or the ids of the users in its scope",
+  system: 'INTEGER NOT NULL -- 1 where it may record in the name of the system',
+  name: 'TEXT -- what people call it',
+  secret_sha256: 'TEXT NOT NULL',
+  created_at: 'TEXT NOT NULL',
+  revoked_at: 'TEXT -- NULL while it works',
+} as const
+
+export const keys = view('keys', 'Every key that was made.', columns, {
+  indexes: ['UNIQUE (secret_sha256)', '(created_at, key_id)'],
+})
+  .on(created, ({ user_id, timestamp, data: { key_id, role, users, system, name, secret_sha256 } }, rows) =>
+    rows.put({
+      key_id,
+      account_id: user_id,
+      role,
+      users: JSON.stringify(users),
+      system: Number(system),
+      name,
+      secret_sha256,
+      created_at: timestamp,
+    }),
+  )
+  .on(revoked, ({ timestamp, data: { key_id } }, rows) => rows.set({ key_id }, { revoked_at: timestamp }))
+
+type KeyRow = Row<typeof columns>
+
+const shown = z.object({
+  key_id: z.string(),
+  account_id: z.string(),
+  ...about,
+  name: z.string().nullable(),
+  created_at: z.string(),
+  revoked_at: z.string().nullable(),
+})
+
+const shownOf = (row: KeyRow): z.infer<typeof shown> => ({
+  key_id: row.key_id,
+  account_id: row.account_id,
+  role: row.role as Role,
+  users: JSON.parse(row.users) as 'all' | string[],
+  system: row.system === 1,
+  name: row.name,
+  created_at: row.created_at,
+  revoked_at: row.revoked_at,
+})
+
+const digest = (secret: string) => hash('sha256', secret, 'hex')
+
+/** Who holds this secret; undefined for nobody. */
+export function holderOf(read: Read, secret: string): Caller | undefined {
+  const stated = digest(secret)
+  const row = read(keys).get({ secret_sha256: stated })
+  if (!row || row.revoked_at !== null || !timingSafeEqual(Buffer.from(row.secret_sha256), Buffer.from(stated))) return undefined
+  const { account_id, role, users, system } = shownOf(row)
+  return { account_id, role, users, system }
+}
+
+const create = command({
+  at: 'POST /api/v1/keys',
+  does: 'Make a key. Its secret is in this answer and nowhere else.',
+  may: 'keep keys',
+  makes: true,
+  input: z.strictObject({
+    account_id: opaqueId.describe('the account or device that will hold it'),
+    role: z.enum(roles).default('device'),
+    users: users.optional().describe('the users in its scope: a list, or all; an admin’s reach all'),
+    system: z.boolean().default(false).describe('may it record in the name of the system?'),
+    name: z.string().max(200).optional(),
+  }),
+  output: shown.omit({ revoked_at: true }).extend({ secret: z.string().optional() }),
+  whose: () => [],
+  refuses: { 'scope-required': 'invalid' },
+  decide: ({ input: { account_id, role, users, system, name }, caller, ulid, secret, reveal, refuse }) => {
+    const scope = users ?? (role === 'admin' ? 'all' : undefined)
+    if (!scope) throw refuse('scope-required', 'A device’s key names the users in its scope, or all.')
+    const token = `sessile_${secret()}`
+    reveal({ secret: token })
+    const data = {
+      key_id: `key_${ulid()}`,
+      role,
+      users: scope,
+      system,
+      ...(name === undefined ? {} : { name }),
+      secret_sha256: digest(token),
+    }
+    return [created({ user_id: account_id, performer_id: caller.account_id }, data)]
+  },
+  answer: ([record]) => {
+    const { user_id, timestamp, data } = record as Recorded<z.infer<typeof created.data>>
+    const { secret_sha256: _, name = null, ...rest } = data
+    return { ...rest, name, account_id: user_id, created_at: timestamp }
+  },
+})
+
+/** The admin key that the operator presets: the same on every start, recorded once. */
+export const preset = command({
+  does: 'Take an admin key whose secret the operator chose.',
+  may: 'keep keys',
+  input: z.strictObject({ secret: z.string().min(32) }),
+  output: z.object({}),
+  whose: () => [],
+  refuses: { 'key-known': 'refused' },
+  decide: ({ input: { secret }, read, ulid, refuse }) => {
+    if (read(keys).get({ secret_sha256: digest(secret) })) throw refuse('key-known', 'This key is known.')
+    const data = {
+      key_id: `key_${ulid()}`,
+      role: 'admin' as const,
+      users: 'all' as const,
+      system: true,
+      name: 'preset',
+      secret_sha256: digest(secret),
+    }
+    return [created({ user_id: 'admin', performer_id: 'system' }, data)]
+  },
+})
+
+const revoke = command({
+  at: 'POST /api/v1/keys/{key_id}/revoke',
+  does: 'Revoke a key: from the next request on it opens nothing.',
+  may: 'keep keys',
+  input: z.strictObject({ key_id: z.string().max(64) }),
+  output: z.looseObject({ key_id: z.string(), timestamp: z.string() }),
+  whose: () => [],
+  refuses: { 'key-not-found': 'not-found', 'key-already-revoked': 'refused' },
+  decide: ({ input: { key_id }, caller, read, refuse }) => {
+    const row = read(keys).get({ key_id })
+    if (!row) throw refuse('key-not-found', 'There is no such key.')
+    if (row.revoked_at !== null) throw refuse('key-already-revoked', 'The key has already been revoked.')
+    return [revoked({ user_id: row.account_id, performer_id: caller.account_id }, { key_id })]
+  },
+})
+
+const list = query({
+  at: 'GET /api/v1/keys',
+  does: 'Every key, newest first, without its secret.',
+  may: 'keep keys',
+  input: z.strictObject({}),
+  output: z.object({ keys: z.array(shown) }),
+  read: ({ read, permit }) => {
+    permit()
+    return { keys: read(keys).find('ORDER BY created_at DESC, key_id DESC').map(shownOf) }
+  },
+})
+
+/** Is there an admin key that works? */
+export const hasAdmin = (read: Read) => read(keys).find("WHERE role = 'admin' AND revoked_at IS NULL LIMIT 1").length > 0
+
+export const makeKey = create
+
+export const keysFeature: Feature = {
+  name: 'keys',
+  events: [created, revoked],
+  views: [keys],
+  commands: [create, preset, revoke],
+  queries: [list],
+}
