@@ -1,0 +1,192 @@
+// Wires the floors: the log, the views, the recorder, the door. `open` is Sessile without a network; `serve` is all of it.
+
+import { hash, timingSafeEqual } from 'node:crypto'
+import type { Server } from 'node:http'
+import { createAdaptorServer } from '@hono/node-server'
+import pino, { type Logger } from 'pino'
+import type { Config } from './config.ts'
+import { Refusal } from './core/errors.ts'
+import type { Gathered } from './core/feature.ts'
+import { adopt, restore } from './core/fold.ts'
+import { type Source, systemSource } from './core/ids.ts'
+import type { Log } from './core/log.ts'
+import type { Caller } from './core/policy.ts'
+import { Recorder } from './core/recorder.ts'
+import { Schemas } from './core/schemas.ts'
+import { Sessile, system } from './core/sessile.ts'
+import { features } from './features/index.ts'
+import { hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
+import { DoorHandle } from './http/server.ts'
+import { FileLog } from './log/files.ts'
+import { freshOf, projectionOf } from './log/shelf.ts'
+
+const CHORES_MS = 1000
+
+export interface Opening {
+  config: Config
+  source?: Source
+  logger?: Logger
+  gathered?: Gathered
+  /** Ends the process when the log can no longer be trusted. */
+  fatal?: (error: Error) => void
+}
+
+export const quiet = pino({ level: 'silent' })
+
+/** Structured lines on stderr, gathered and written off the path of the answers. */
+export const makeLogger = (level: string) =>
+  pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ dest: 2, sync: false, minLength: 4096 }))
+
+/** Recovers what is there; the log is held from here on. */
+export function openLog({ config, source = systemSource(), logger = quiet }: Opening): FileLog {
+  return FileLog.open(config.home, { now: source.now, report: (message, facts) => logger.warn(facts ?? {}, message) })
+}
+
+/** Brings the views up to the log and makes the recorder. */
+export async function openRecorder(
+  log: Log,
+  { config, source = systemSource(), logger = quiet, gathered = features, fatal = endProcess(logger) }: Opening,
+): Promise<Sessile> {
+  const file = projectionOf(config.home)
+  const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
+  const bringBack = (distrust?: string) => restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
+  const views = await bringBack()
+  const recorder = new Recorder({
+    log,
+    views,
+    gathered,
+    schemas: new Schemas(),
+    settings: config.settings,
+    source,
+    report,
+    restore: bringBack,
+    fatal,
+  })
+  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source })
+  // What fell due while nobody was running is done before anybody is let in.
+  await sessile.doChores()
+  return sessile
+}
+
+const endProcess = (logger: Logger) => (error: Error) => {
+  logger.fatal({ error: error.message }, 'the disk cannot be trusted: ending at once; the next start reads the log anew')
+  logger.flush()
+  process.exit(70)
+}
+
+export interface Serving {
+  readonly url: string
+  readonly sessile: Sessile
+  /** The admin key made at the first start; told once. */
+  readonly firstKey: string | undefined
+  stop(): Promise<void>
+}
+
+export async function serve(opening: Opening): Promise<Serving> {
+  const { config, logger = quiet } = opening
+  const log = openLog(opening)
+  let sessile: Sessile | undefined
+  let operator = ''
+  const door = new DoorHandle({
+    gathered: opening.gathered ?? features,
+    logger,
+    sessile: () => sessile,
+    unready: () => (sessile ? sessile.recorder.stalled : 'it is starting'),
+    authenticate: (secret) => (sessile ? authenticate(sessile, secret, operator) : undefined),
+    operate: rebuilding,
+  })
+  const server = createAdaptorServer({ fetch: door.app.fetch }) as Server
+  try {
+    const url = await listen(server, config)
+    operator = log.announce(url)
+    sessile = await openRecorder(log, opening)
+    const firstKey = await firstAdmin(sessile, config.adminKey)
+    const stopChores = keepDoing(sessile, logger)
+    const ready = sessile
+    return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
+  } catch (error) {
+    server.close()
+    log.close()
+    throw error
+  }
+}
+
+function listen(server: Server, { host, port }: Config): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => {
+      const { port: bound } = server.address() as { port: number }
+      resolve(`http://${host.includes(':') ? `[${host}]` : host}:${bound}`)
+    })
+  })
+}
+
+/** The secret of the admin key made now, if there was none and the operator chose none. */
+async function firstAdmin(sessile: Sessile, chosen: string | undefined): Promise<string | undefined> {
+  if (chosen !== undefined) {
+    await sessile.perform(preset, { body: { secret: chosen }, caller: system }).catch(unless('key-known'))
+    return undefined
+  }
+  if (hasAdmin(sessile.recorder.views.read)) return undefined
+  const made = await sessile.perform(makeKey, {
+    body: { account_id: 'admin', role: 'admin', system: true, name: 'first' },
+    caller: system,
+  })
+  return (made as { secret: string }).secret
+}
+
+const unless = (reason: string) => (error: unknown) => {
+  if (!(error instanceof Refusal) || error.reason !== reason) throw error
+}
+
+const operatorCaller: Caller = { account_id: 'operator', role: 'admin', users: 'all', system: true }
+
+function authenticate(sessile: Sessile, secret: string, operator: string): Caller | undefined {
+  const equal = timingSafeEqual(hash('sha256', secret, 'buffer'), hash('sha256', operator, 'buffer'))
+  if (operator !== '' && equal) return operatorCaller
+  if (sessile.recorder.stalled !== undefined)
+    throw new Refusal('unavailable', 'not-ready', 'Nothing can be looked up at the moment.')
+  return holderOf(sessile.recorder.views.read, secret)
+}
+
+/** What `sessile rebuild` asks of a running recorder: which logs grew meanwhile, and to take over what it has filled. */
+const rebuilding: ConstructorParameters<typeof DoorHandle>[0]['operate'] = {
+  'rebuild.goes-on': (sessile) => sessile.recorder.rebuildGoesOn(),
+  'rebuild.ends': async ({ recorder, gathered, log }) => {
+    await recorder.rebuildEnds((grown, mark, live) => adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark))
+    return { rebuilt: true }
+  },
+}
+
+function keepDoing(sessile: Sessile, logger: Logger): () => void {
+  let busy = false
+  const timer = setInterval(async () => {
+    if (busy || sessile.recorder.stalled !== undefined) return
+    busy = true
+    await sessile.doChores().catch((error: Error) => logger.error({ error: error.message }, 'a chore failed'))
+    busy = false
+  }, CHORES_MS)
+  return () => clearInterval(timer)
+}
+
+/** Stops taking requests, answers those under way, makes everything durable. */
+async function stop({
+  server,
+  door,
+  sessile,
+  stopChores,
+}: {
+  server: Server
+  door: DoorHandle
+  sessile: Sessile
+  stopChores: () => void
+}) {
+  stopChores()
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+  door.endStreams()
+  server.closeIdleConnections()
+  const patience = setTimeout(() => server.closeAllConnections(), 10_000)
+  await closed
+  clearTimeout(patience)
+  await sessile.recorder.close()
+}

@@ -1,0 +1,85 @@
+// A stream of records, one JSON object a line, answered line by line while it is still coming. A line that is refused
+// is answered with its problem and the stream goes on.
+
+import type { Command } from '../core/command.ts'
+import { Refusal } from '../core/errors.ts'
+import { LARGEST_LINE } from '../core/record.ts'
+import type { Asking, Sessile } from '../core/sessile.ts'
+import { parseJson } from './body.ts'
+import { problemOf } from './problem.ts'
+
+/** How many lines of one stream may wait for their sync at a time. */
+const MOST_UNANSWERED = 1024
+
+export function answerLines(
+  { sessile, command, asking, broke }: { sessile: Sessile; command: Command; asking: Asking; broke: (error: unknown) => void },
+  body: ReadableStream<Uint8Array>,
+): ReadableStream<Uint8Array> {
+  let number = 0
+  const answer = async (line: Uint8Array): Promise<string> => {
+    // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
+    const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
+    try {
+      return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key }))
+    } catch (error) {
+      if (!(error instanceof Refusal)) broke(error)
+      return JSON.stringify(problemOf(error, command.door))
+    }
+  }
+  const waiting: Promise<string>[] = []
+  const lines = linesIn(body)
+  let ended = false
+  const encoder = new TextEncoder()
+
+  // Lines are taken on as they come; answers leave in the same order, all that are ready in one piece.
+  const take = async () => {
+    const next = await lines.next()
+    if (next.done) ended = true
+    else for (const line of next.value) waiting.push(answer(line))
+  }
+  let taking: Promise<void> | undefined
+  const takeAhead = () => {
+    if (!ended && waiting.length < MOST_UNANSWERED) {
+      taking ??= take().finally(() => {
+        taking = undefined
+      })
+    }
+    return taking
+  }
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        while (waiting.length === 0 && !ended) await takeAhead()
+        const batch = waiting.splice(0)
+        takeAhead()?.catch(() => {})
+        if (batch.length > 0) controller.enqueue(encoder.encode(`${(await Promise.all(batch)).join('\n')}\n`))
+        else controller.close()
+      } catch (error) {
+        controller.error(error)
+      }
+    },
+    async cancel() {
+      await lines.return?.(undefined)
+    },
+  })
+}
+
+/** The lines of a body in groups, as its chunks bring them; blank lines are left out. */
+async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array[]> {
+  let rest = Buffer.alloc(0)
+  for await (const chunk of body) {
+    const bytes = rest.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([rest, chunk])
+    const lines: Uint8Array[] = []
+    let start = 0
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
+      if (!isBlank(bytes.subarray(start, end))) lines.push(bytes.subarray(start, end))
+      start = end + 1
+    }
+    rest = Buffer.from(bytes.subarray(start))
+    if (rest.length > LARGEST_LINE) throw new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
+    if (lines.length > 0) yield lines
+  }
+  if (!isBlank(rest)) yield [rest]
+}
+
+const isBlank = (line: Buffer) => line.every((byte) => byte === 32 || byte === 13 || byte === 9)

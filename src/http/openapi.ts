@@ -1,0 +1,159 @@
+// The contract of the door as OpenAPI 3.1, printed from what the features declare: every route, every field, and every
+// refusal with its reason.
+
+import { z } from 'zod'
+import type { Command, Refuses } from '../core/command.ts'
+import type { RefusalKind } from '../core/errors.ts'
+import type { Gathered } from '../core/feature.ts'
+import { jsonSchema } from '../core/print.ts'
+import type { Query } from '../core/query.ts'
+import { type Door, statusOf, success } from './problem.ts'
+
+/** What any route may answer, whatever it declares itself. */
+const always: Refuses = {
+  invalid: 'invalid',
+  unauthenticated: 'unauthenticated',
+  forbidden: 'forbidden',
+  unavailable: 'unavailable',
+}
+const ofCommands: Refuses = {
+  'performer-required': 'invalid',
+  'raw-media': 'invalid',
+  'unsupported-media-type': 'invalid',
+  'not-the-system': 'forbidden',
+  'body-too-large': 'too-large',
+  'record-too-large': 'too-large',
+  'idempotency-key-reused': 'refused',
+  'not-recorded': 'unavailable',
+  overloaded: 'unavailable',
+  stopping: 'unavailable',
+  'log-damaged': 'unavailable',
+}
+
+type Json = Record<string, unknown>
+
+export function openapi({ commands, queries }: Gathered): Json {
+  const paths: Record<string, Json> = {}
+  for (const query of queries) place(paths, query.at, ofQuery(query))
+  for (const command of commands) if (command.at !== undefined) place(paths, command.at, ofCommand(command))
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Sessile',
+      version: '1',
+      description: 'The system of record for sessions. Every success of a command means that its records are durable.',
+    },
+    servers: [{ url: '/' }],
+    security: [{ key: [] }],
+    paths,
+    components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } }, schemas: { Problem: problem } },
+  }
+}
+
+function place(paths: Record<string, Json>, at: string, operation: Json): void {
+  const [method, path] = at.split(' ') as [string, string]
+  paths[path] = { ...paths[path], [method.toLowerCase()]: operation }
+}
+
+function ofCommand(command: Command): Json {
+  const { at = '', does, input, output, makes, body, refuses, door } = command
+  const names = pathNames(at)
+  const schema = body ? jsonSchema(body, 'input') : without(jsonSchema(input, 'input'), names)
+  return {
+    summary: does,
+    operationId: at.slice(at.lastIndexOf('/') + 1).includes('.') ? at.slice(at.lastIndexOf('/') + 1) : idOf(at),
+    parameters: [
+      ...names.map(inPath),
+      {
+        name: 'Idempotency-Key',
+        in: 'header',
+        schema: { type: 'string', minLength: 1, maxLength: 255 },
+        description: 'The caller’s own name for this request: a retry under it records nothing new and gets the first answer.',
+      },
+    ],
+    requestBody: { required: true, content: { 'application/json': { schema: bare(schema) } } },
+    responses: { ...answer(makes, output), ...refusals({ ...always, ...ofCommands, ...refuses }, door) },
+  }
+}
+
+function ofQuery({ at, does, input, output, refuses, door }: Query): Json {
+  const schema = jsonSchema(input, 'input')
+  const names = pathNames(at)
+  const responses = { ...answer(false, output), ...refusals({ ...always, ...refuses }, door) }
+  if (at.startsWith('POST ')) {
+    return {
+      summary: does,
+      operationId: idOf(at),
+      requestBody: { required: true, content: { 'application/json': { schema: bare(schema) } } },
+      responses,
+    }
+  }
+  const properties = (schema.properties ?? {}) as Record<string, Json>
+  const required = (schema.required ?? []) as string[]
+  const parameters = Object.entries(properties).map(([name, of]) =>
+    names.includes(name) ? { ...inPath(name), schema: of } : { name, in: 'query', required: required.includes(name), schema: of },
+  )
+  return { summary: does, operationId: idOf(at), parameters, responses }
+}
+
+const answer = (makes: boolean, output: z.ZodType) => ({
+  [makes ? success.made : success.done]: {
+    description: makes ? 'Made, and durable.' : 'Done.',
+    content: { 'application/json': { schema: bare(jsonSchema(output)) } },
+  },
+})
+
+/** Refusals by status, each with the reasons it may have. */
+function refusals(refuses: Refuses, door: Door): Json {
+  const byStatus = new Map<number, string[]>()
+  const add = (status: number, reason: string) => byStatus.set(status, [...(byStatus.get(status) ?? []), reason])
+  for (const [reason, kind] of Object.entries<RefusalKind>(refuses)) add(statusOf(kind, reason, door), reason)
+  if ('not-recorded' in refuses) add(statusOf('unavailable', 'not-recorded', door, { disk_full: true }), 'not-recorded')
+  return Object.fromEntries(
+    [...byStatus].sort().map(([status, reasons]) => [
+      status,
+      {
+        description: reasons.join(', '),
+        content: {
+          'application/problem+json': {
+            schema: { allOf: [{ $ref: '#/components/schemas/Problem' }, { properties: { reason: { enum: reasons } } }] },
+          },
+        },
+      },
+    ]),
+  )
+}
+
+const problem = bare(
+  jsonSchema(
+    z.looseObject({
+      type: z.string(),
+      title: z.string(),
+      status: z.int(),
+      detail: z.string(),
+      reason: z.string().describe('stable and machine-readable'),
+      errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+      request_id: z.string(),
+    }),
+  ),
+)
+
+const pathNames = (at: string) => [...at.matchAll(/\{(\w+)\}/g)].map(([, name]) => name as string)
+const inPath = (name: string) => ({ name, in: 'path', required: true, schema: { type: 'string' } })
+const idOf = (at: string) =>
+  at
+    .toLowerCase()
+    .replace(/[^a-z0-9.]+/g, '-')
+    .replace(/-$/, '')
+
+function bare(schema: Json): Json {
+  const { $schema: _, ...rest } = schema
+  return rest
+}
+
+/** An object's schema without the fields that stand in the path. */
+function without(schema: Json, names: string[]): Json {
+  const properties = Object.entries((schema.properties ?? {}) as Json).filter(([name]) => !names.includes(name))
+  const required = ((schema.required ?? []) as string[]).filter((name) => !names.includes(name))
+  return { ...schema, properties: Object.fromEntries(properties), required }
+}

@@ -1,0 +1,78 @@
+// Refusals as RFC 9457 problems. The only place where a status code stands.
+
+import { Refusal, type RefusalKind } from '../core/errors.ts'
+
+const statuses: Record<RefusalKind, number> = {
+  invalid: 400,
+  unauthenticated: 401,
+  forbidden: 403,
+  'not-found': 404,
+  refused: 409,
+  'too-large': 413,
+  unavailable: 503,
+  broken: 500,
+}
+
+/** Where a reason says more than its kind. */
+const special: Record<string, number> = {
+  'idempotency-key-reused': 422,
+  'unsupported-media-type': 415,
+  'method-not-allowed': 405,
+}
+
+export const success = { made: 201, done: 200 } as const
+
+/** At which door a body that does not fit was handed in: a device's is 400, an application's 422. */
+export type Door = 'device' | 'api'
+
+export function statusOf(kind: RefusalKind, reason: string, door: Door, facts: Readonly<Record<string, unknown>> = {}): number {
+  if (facts.disk_full === true) return 507
+  const status = special[reason] ?? statuses[kind]
+  return kind === 'invalid' && status === 400 && door === 'api' ? 422 : status
+}
+
+const titles: Record<RefusalKind, string> = {
+  invalid: 'The request does not fit',
+  unauthenticated: 'Who is asking?',
+  forbidden: 'Not permitted',
+  'not-found': 'Not found',
+  refused: 'Refused',
+  'too-large': 'Too large',
+  unavailable: 'Not available at the moment',
+  broken: 'Something broke',
+}
+
+export interface Problem {
+  type: string
+  title: string
+  status: number
+  detail: string
+  reason: string
+  errors?: readonly { path: string; message: string }[]
+  [fact: string]: unknown
+}
+
+/** What is told of an error. Of one that is not a refusal nothing is told: it may hold what nobody should read. */
+export function problemOf(error: unknown, door: Door): Problem {
+  const refusal =
+    error instanceof Refusal
+      ? error
+      : new Refusal('broken', 'broken', 'Sessile made a mistake. It has been noted under the request id.')
+  const { kind, reason, message, faults, facts } = refusal
+  return {
+    ...facts,
+    type: `urn:sessile:problem:${reason}`,
+    title: titles[kind],
+    status: statusOf(kind, reason, door, facts),
+    detail: message,
+    reason,
+    ...(faults ? { errors: faults } : {}),
+  }
+}
+
+export function problemResponse(problem: Problem): Response {
+  const headers: Record<string, string> = { 'content-type': 'application/problem+json' }
+  if (problem.status === 401) headers['www-authenticate'] = 'Bearer'
+  if (problem.status === 503 || problem.status === 507) headers['retry-after'] = '1'
+  return new Response(JSON.stringify(problem), { status: problem.status, headers })
+}
