@@ -1,0 +1,78 @@
+// The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
+
+import { catVerb } from './cli/cat.ts'
+import { infoVerb } from './cli/info.ts'
+import { keysVerb } from './cli/keys.ts'
+import { rebuildVerb } from './cli/rebuild.ts'
+import { replayVerb } from './cli/replay.ts'
+import { serveVerb } from './cli/serve.ts'
+import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
+import { verifyVerb } from './cli/verify.ts'
+import { BadConfig, readConfig } from './config.ts'
+import { Refusal } from './core/errors.ts'
+import { JournalDamaged } from './log/journal.ts'
+import { Held } from './log/lock.ts'
+
+const verbs: Record<string, Verb> = {
+  serve: serveVerb,
+  keys: keysVerb,
+  info: infoVerb,
+  cat: catVerb,
+  verify: verifyVerb,
+  rebuild: rebuildVerb,
+  replay: replayVerb,
+}
+
+const help = () => `sessile: the record of sessions
+
+${Object.entries(verbs)
+  .map(([name, { does }]) => `  ${name.padEnd(8)} ${does}`)
+  .join('\n')}
+
+  sessile VERB --help   how to call it
+
+The data directory is the current folder, or SESSILE_HOME.
+Exit codes: 0 done; 1 something is wrong with the data, or was refused; 2 the call's words are off;
+            4 another process holds the data; 5 the log cannot be trusted as it is.
+`
+
+// What Sessile makes is health data: for its owner alone.
+process.umask(0o077)
+
+async function main([name, ...args]: string[]): Promise<number> {
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    await put(help())
+    return name === undefined ? exit.usage : exit.done
+  }
+  const verb = Object.hasOwn(verbs, name) ? verbs[name] : undefined
+  if (!verb) throw new Usage(`there is no verb ${name}: sessile help lists them`)
+  if (args.includes('--help') || args.includes('-h')) {
+    await put(`${verb.does}\n\n  ${verb.usage}\n`)
+    return exit.done
+  }
+  return verb.run({ config: readConfig(), ...parse(verb, args) })
+}
+
+function codeOf(error: unknown): number {
+  if (error instanceof Usage || error instanceof BadConfig) return exit.usage
+  if (error instanceof Held) return exit.held
+  if (error instanceof JournalDamaged) return exit.damaged
+  if (error instanceof Refusal) return exit.found
+  throw error
+}
+
+// Whoever reads our output may stop early, as `head` does.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(exit.done)
+  throw error
+})
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code
+  },
+  (error: Error) => {
+    process.exitCode = codeOf(error)
+    say(`sessile: ${error.message}`)
+  },
+)

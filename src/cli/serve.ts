@@ -1,0 +1,38 @@
+// Serves the data directory until it is told to stop.
+
+import { makeLogger, serve } from '../app.ts'
+import { exit, say, type Verb } from './verb.ts'
+
+export const serveVerb: Verb = {
+  does: 'Serve the data directory over HTTP.',
+  usage: 'sessile serve',
+  options: {},
+  async run({ config }) {
+    const logger = makeLogger(config.logLevel)
+    const serving = await serve({ config, logger })
+    if (serving.firstKey !== undefined) greet(serving.url, serving.firstKey)
+    say(`Sessile serves ${config.home} on ${serving.url} (documentation: ${serving.url}/docs)`)
+    await new Promise<void>((resolve) => {
+      process.once('SIGTERM', resolve)
+      process.once('SIGINT', resolve)
+    })
+    say('Sessile is stopping: it answers what is under way and makes everything durable.')
+    await serving.stop()
+    logger.flush()
+    return exit.done
+  },
+}
+
+/** Told once, on stdout: nothing keeps the key but whoever reads this. */
+function greet(url: string, key: string): void {
+  process.stdout.write(`
+This is a new data directory. Its admin key, shown this once:
+
+  ${key}
+
+Start a first session:
+
+  curl -s ${url}/session_manager/sessions.start -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json' -d '{"user_id":"ada","performer_id":"admin"}'
+
+`)
+}

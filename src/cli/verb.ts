@@ -1,0 +1,62 @@
+// What a verb of the command line is, and how each of them speaks: data on stdout, everything else on stderr.
+
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import type { Config } from '../config.ts'
+
+/** The exit codes, the same for every verb. */
+export const exit = {
+  done: 0,
+  /** It ran, and something is wrong: what, is on stdout or stderr. */
+  found: 1,
+  /** The call's words are off. */
+  usage: 2,
+  /** The data directory is held by another process. */
+  held: 4,
+  /** The journal is damaged, or the log cannot be read or written. */
+  damaged: 5,
+} as const
+
+export type Options = NonNullable<ParseArgsConfig['options']>
+export type Values = Record<string, string | boolean | undefined>
+
+export interface Verb {
+  does: string
+  usage: string
+  options: Options
+  run(on: { config: Config; values: Values; words: string[] }): Promise<number> | number
+}
+
+export class Usage extends Error {}
+
+export function parse(verb: Verb, args: string[]): { values: Values; words: string[] } {
+  try {
+    const { values, positionals } = parseArgs({ args, options: verb.options, allowPositionals: true, strict: true })
+    return { values: values as Values, words: positionals }
+  } catch (error) {
+    throw new Usage((error as Error).message)
+  }
+}
+
+export const say = (text: string) => void process.stderr.write(`${text}\n`)
+
+/** Writes to stdout and waits where the reader is slower; ends quietly where the reader has gone. */
+export async function put(text: string | Uint8Array): Promise<void> {
+  if (!process.stdout.write(text)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve))
+}
+
+export const putJson = (value: unknown) => put(`${JSON.stringify(value)}\n`)
+
+export const text = (value: string | boolean | undefined) => (typeof value === 'string' ? value : undefined)
+
+/** An instant given as an option, in milliseconds. */
+export function instant(name: string, value: string | boolean | undefined): number | undefined {
+  if (typeof value !== 'string') return undefined
+  const at = Date.parse(value)
+  if (Number.isNaN(at)) throw new Usage(`--${name} must be a time such as 2031-05-02T09:30:00Z, not ${value}`)
+  return at
+}
+
+const paint = (code: number) => (text: string, colour: boolean) => (colour ? `\u001b[${code}m${text}\u001b[0m` : text)
+export const dim = paint(2)
+export const red = paint(31)
+export const green = paint(32)
