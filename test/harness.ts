@@ -1,0 +1,268 @@
+// What the tests share: data directories that vanish, a Sessile in this process or in one of its own, callers with keys,
+// and a way to see that not one byte of a log has changed.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, expect } from 'vitest'
+import { type Opening, type Serving, serve } from '../src/app.ts'
+import type { Config } from '../src/config.ts'
+import { type Source, systemSource } from '../src/core/ids.ts'
+
+const clean: (() => Promise<void> | void)[] = []
+afterEach(async () => {
+  for (const undo of clean.splice(0).reverse()) await undo()
+})
+
+/** Done after the test, whatever comes of it. */
+export const later = (undo: () => Promise<void> | void) => void clean.push(undo)
+
+export function makeHome(): string {
+  const home = realpathSync(mkdtempSync(join(tmpdir(), 'sessile-')))
+  later(() => rmSync(home, { recursive: true, force: true }))
+  return home
+}
+
+export const ADMIN = 'an-admin-key-of-thirty-two-letters-or-more'
+
+export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
+  home,
+  host: '127.0.0.1',
+  port: 0,
+  adminKey: ADMIN,
+  logLevel: 'silent',
+  settings: { idle: {}, longest: {} },
+  colour: false,
+  ...more,
+})
+
+/** A clock that stands still until it is moved. */
+export function clockAt(time: string): Source & { move: (seconds: number) => void } {
+  let now = Date.parse(time)
+  return {
+    ...systemSource(),
+    now: () => now,
+    move: (seconds) => {
+      now += seconds * 1000
+    },
+  }
+}
+
+export interface Reply {
+  status: number
+  // Answers are JSON that the tests look into; their shape is what is being tested.
+  body: Json
+  headers: Headers
+}
+// biome-ignore lint/suspicious/noExplicitAny: a test looks into an answer whose shape it asserts
+export type Json = any
+
+/** Somebody with a key, at a door. */
+export class Client {
+  readonly url: string
+  readonly key: string | undefined
+  constructor(url: string, key: string | undefined) {
+    this.url = url
+    this.key = key
+  }
+
+  raw(method: string, path: string, init: RequestInit & { duplex?: 'half' } = {}): Promise<Response> {
+    const headers = new Headers(init.headers)
+    if (this.key !== undefined) headers.set('authorization', `Bearer ${this.key}`)
+    return fetch(this.url + path, { ...init, method, headers })
+  }
+
+  async send(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Reply> {
+    const init =
+      body === undefined ? { headers } : { body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } }
+    const response = await this.raw(method, path, init)
+    return { status: response.status, headers: response.headers, body: await response.json() }
+  }
+
+  get = (path: string, headers?: Record<string, string>) => this.send('GET', path, undefined, headers)
+  post = (path: string, body: unknown, headers?: Record<string, string>) => this.send('POST', path, body, headers)
+
+  start = (more: object = {}, headers?: Record<string, string>) =>
+    this.post('/session_manager/sessions.start', { user_id: 'ada', performer_id: 'device-7', ...more }, headers)
+  end = (more: object, headers?: Record<string, string>) =>
+    this.post('/session_manager/sessions.end', { user_id: 'ada', performer_id: 'device-7', ...more }, headers)
+  append = (session_id: string, records: unknown, headers?: Record<string, string>) =>
+    this.post(`/api/v1/sessions/${session_id}/records`, records, headers)
+
+  /** A key of its own, with this scope. */
+  async device(scope: object = { users: 'all' }): Promise<Client & { key_id: string }> {
+    const made = await this.post('/api/v1/keys', { account_id: 'device-7', ...scope })
+    expect(made.status).toBe(201)
+    return Object.assign(new Client(this.url, made.body.secret), { key_id: made.body.key_id as string })
+  }
+}
+
+export const said = (text: string, more: object = {}) => ({
+  type: 'transcript.said',
+  source: 'transcriber',
+  user_id: 'ada',
+  performer_id: 'device-7',
+  data: { speaker: 'user', text, at: '2031-05-02T09:30:00Z' },
+  ...more,
+})
+
+export interface Running extends Serving {
+  home: string
+  admin: Client
+  anyone: Client
+  /** Stops it and starts it again on the same data. */
+  restart(): Promise<Running>
+}
+
+/** Sessile in this process, behind its real door. */
+export async function run(
+  home = makeHome(),
+  more: Partial<Config> = {},
+  source?: Source,
+  parts: Partial<Opening> = {},
+): Promise<Running> {
+  const serving = await serve({ config: configOf(home, more), ...(source ? { source } : {}), ...parts })
+  let stopped: Promise<void> | undefined
+  const stop = () => {
+    stopped ??= serving.stop()
+    return stopped
+  }
+  later(stop)
+  return {
+    ...serving,
+    stop,
+    home,
+    admin: new Client(serving.url, ADMIN),
+    anyone: new Client(serving.url, undefined),
+    restart: async () => {
+      await stop()
+      return run(home, more, source, parts)
+    },
+  }
+}
+
+/** Every byte under logs/ that a record could be in: the logs and the journal. Equal digests, equal bytes. */
+export function logBytes({ home, sessile }: { home: string; sessile?: Running['sessile'] }): string {
+  sessile?.log.settle()
+  const digest = createHash('sha256')
+  for (const file of filesUnder(join(home, 'logs'))) {
+    if (/\.journal\/(lock|holder)/.test(file)) continue
+    const bytes = readFileSync(join(home, 'logs', file))
+    digest.update(`${file}\n`).update(file.endsWith('.wal') ? withoutZeros(bytes) : bytes)
+  }
+  return digest.digest('hex')
+}
+
+/** A journal without the space that is kept ready behind its last frame. */
+function withoutZeros(bytes: Buffer): Buffer {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return bytes.subarray(0, end)
+}
+
+export function filesUnder(folder: string, under = ''): string[] {
+  if (!existsSync(join(folder, under))) return []
+  return readdirSync(join(folder, under))
+    .sort()
+    .flatMap((name) => {
+      const path = under === '' ? name : `${under}/${name}`
+      return statSync(join(folder, path)).isDirectory() ? filesUnder(folder, path) : [path]
+    })
+}
+
+/** Asserts that a request is refused just so, and that nothing of it reached a log. */
+export async function refused(running: Running, request: () => Promise<Reply>, status: number, reason: string): Promise<Json> {
+  const before = logBytes(running)
+  const reply = await request()
+  expect({ status: reply.status, reason: reply.body.reason }).toEqual({ status, reason })
+  expect(reply.headers.get('content-type')).toBe('application/problem+json')
+  expect(reply.body).toMatchObject({
+    type: `urn:sessile:problem:${reason}`,
+    status,
+    title: expect.any(String),
+    detail: expect.any(String),
+  })
+  expect(logBytes(running)).toBe(before)
+  return reply.body
+}
+
+export const sessionFile = (home: string, session_id: string, user_id = 'ada') =>
+  join(home, 'logs', 'users', user_id, 'sessions', `${session_id}.jsonl`)
+
+export const linesIn = (file: string): Json[] =>
+  readFileSync(file, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Json)
+
+// --- Sessile as a process of its own ------------------------------------------------------------------------------------
+
+const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+
+export interface Ran {
+  code: number | null
+  out: string
+  err: string
+}
+
+/** Runs a verb of the command line to its end. */
+export function cli(home: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
+  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, SESSILE_HOME: home, ...env } })
+  return new Promise((resolve) => {
+    const ran = { out: '', err: '' }
+    child.stdout.on('data', (data) => {
+      ran.out += data
+    })
+    child.stderr.on('data', (data) => {
+      ran.err += data
+    })
+    child.on('close', (code) => resolve({ code, ...ran }))
+  })
+}
+
+export interface Apart {
+  child: ChildProcess
+  url: string
+  admin: Client
+  out: () => string
+  err: () => string
+  /** Resolves with the exit code, or the signal that ended it. */
+  ended: Promise<number | string | null>
+}
+
+/** Serves a data directory in a process of its own. */
+export async function serveApart(home: string, env: Record<string, string> = {}): Promise<Apart> {
+  const child = spawn(process.execPath, [BIN, 'serve'], {
+    env: { ...process.env, SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_ADMIN_KEY: ADMIN, ...env },
+  })
+  let [out, err] = ['', '']
+  child.stdout.on('data', (data) => {
+    out += data
+  })
+  child.stderr.on('data', (data) => {
+    err += data
+  })
+  const ended = new Promise<number | string | null>((resolve) => child.on('close', (code, signal) => resolve(signal ?? code)))
+  later(async () => {
+    child.kill('SIGKILL')
+    await ended
+  })
+  const url = await new Promise<string>((resolve, reject) => {
+    const look = () => {
+      const found = /on (http:\/\/\S+) \(documentation/.exec(err)
+      if (found) resolve(found[1] as string)
+    }
+    child.stderr.on('data', look)
+    void ended.then((code) => reject(new Error(`serve ended with ${code}: ${err}`)))
+  })
+  return {
+    child,
+    url,
+    admin: new Client(url, env.SESSILE_ADMIN_KEY === '' ? undefined : ADMIN),
+    out: () => out,
+    err: () => err,
+    ended,
+  }
+}

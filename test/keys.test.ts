@@ -1,0 +1,104 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Client, linesIn, refused, run, said } from './harness.ts'
+
+describe('keys', () => {
+  it('are needed everywhere but at the health checks and the documentation', async () => {
+    const running = await run()
+    const { body: contract } = await running.anyone.get('/openapi.json')
+    for (const [path, operations] of Object.entries<object>(contract.paths)) {
+      for (const method of Object.keys(operations)) {
+        const at = path.replace(/\{\w+\}/g, 'x')
+        await refused(
+          running,
+          () => running.anyone.send(method.toUpperCase(), at, method === 'post' ? {} : undefined),
+          401,
+          'unauthenticated',
+        )
+      }
+    }
+    for (const path of ['/healthz', '/readyz', '/openapi.json', '/docs'])
+      expect((await running.anyone.raw('GET', path)).status).toBe(200)
+  })
+
+  it.each(['', 'sessile_wrong', 'x'.repeat(5000)])('refuse the secret %.20s', async (secret) => {
+    const running = await run()
+    const guess = new Client(running.url, secret)
+    const reply = await refused(running, () => guess.get('/api/v1/sessions'), 401, 'unauthenticated')
+    expect(JSON.stringify(reply)).not.toContain('wrong')
+  })
+
+  it('reach the users in their scope, and nobody else', async () => {
+    const running = await run()
+    const device = await running.admin.device({ users: ['ada', 'bob'] })
+    const own = await device.start()
+    const foreign = await running.admin.start({ user_id: 'eve' })
+    expect(own.status).toBe(201)
+    const { session_id } = foreign.body
+    await refused(running, () => device.start({ user_id: 'mallory' }), 403, 'forbidden')
+    await refused(running, () => device.end({ user_id: 'eve', session_id }), 403, 'forbidden')
+    await refused(running, () => device.append(session_id, said('x', { user_id: 'eve' })), 403, 'forbidden')
+    await refused(running, () => device.append(own.body.session_id, [said('x'), said('y', { user_id: 'eve' })]), 403, 'forbidden')
+    await refused(
+      running,
+      () => device.post('/session_manager/sessions.validate', { user_id: 'eve', session_id }),
+      403,
+      'forbidden',
+    )
+    for (const path of ['', '/records', '/records?follow=1', '/timeline']) {
+      await refused(running, () => device.get(`/api/v1/sessions/${session_id}${path}`), 403, 'forbidden')
+    }
+    await refused(running, () => device.get('/api/v1/users/eve/sessions'), 403, 'forbidden')
+    const { body } = await device.get('/api/v1/sessions')
+    expect(body.sessions.map(({ user_id }: { user_id: string }) => user_id)).toEqual(['ada'])
+  })
+
+  it('of devices open nothing of the administration', async () => {
+    const running = await run()
+    const device = await running.admin.device({ users: 'all' })
+    await refused(running, () => device.get('/api/v1/keys'), 403, 'forbidden')
+    await refused(running, () => device.post('/api/v1/keys', { account_id: 'x', users: 'all' }), 403, 'forbidden')
+    await refused(running, () => device.post(`/api/v1/keys/${device.key_id}/revoke`, {}), 403, 'forbidden')
+    for (const path of ['rebuild.goes-on', 'rebuild.ends']) {
+      await refused(running, () => running.admin.post(`/operator/${path}`, {}), 403, 'forbidden')
+      await refused(running, () => device.post(`/operator/${path}`, {}), 403, 'forbidden')
+    }
+  })
+
+  it('are records, and their secrets are not in them', async () => {
+    const { admin, sessile, home } = await run()
+    const device = await admin.device({ users: ['ada'], name: 'tablet' })
+    await admin.post(`/api/v1/keys/${device.key_id}/revoke`, {})
+    sessile.log.settle()
+    const file = join(home, 'logs', 'accounts', 'device-7.jsonl')
+    expect(linesIn(file).map(({ type, user_id, performer_id, source }) => [type, user_id, performer_id, source])).toEqual([
+      ['key.created', 'device-7', 'admin', 'keys'],
+      ['key.revoked', 'device-7', 'admin', 'keys'],
+    ])
+    expect(readFileSync(file, 'utf8')).not.toContain(device.key)
+    const { body } = await admin.get('/api/v1/keys')
+    expect(body.keys[0]).toMatchObject({ key_id: device.key_id, name: 'tablet', users: ['ada'], revoked_at: expect.any(String) })
+    expect(JSON.stringify(body)).not.toContain('sha256')
+  })
+
+  it('open nothing from the moment they are revoked, also after a restart', async () => {
+    const running = await run()
+    const device = await running.admin.device({ users: 'all' })
+    expect((await device.start()).status).toBe(201)
+    expect((await running.admin.post(`/api/v1/keys/${device.key_id}/revoke`, {})).status).toBe(200)
+    await refused(running, () => device.get('/api/v1/sessions'), 401, 'unauthenticated')
+    await refused(running, () => running.admin.post(`/api/v1/keys/${device.key_id}/revoke`, {}), 409, 'key-already-revoked')
+    const again = await running.restart()
+    const same = new Client(again.url, device.key)
+    await refused(again, () => same.get('/api/v1/sessions'), 401, 'unauthenticated')
+  })
+
+  it('refuse what does not fit with 422, and a key that is not there with 404', async () => {
+    const running = await run()
+    await refused(running, () => running.admin.post('/api/v1/keys', { account_id: 'd' }), 422, 'scope-required')
+    await refused(running, () => running.admin.post('/api/v1/keys', { account_id: '../d', users: 'all' }), 422, 'invalid')
+    await refused(running, () => running.admin.post('/api/v1/keys', { account_id: 'd', users: [] }), 422, 'invalid')
+    await refused(running, () => running.admin.post('/api/v1/keys/key_nobody/revoke', {}), 404, 'key-not-found')
+  })
+})
