@@ -17,6 +17,7 @@ import { Sessile, system } from './core/sessile.ts'
 import { features } from './features/index.ts'
 import { hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
 import { DoorHandle } from './http/server.ts'
+import { type Disk, realDisk } from './log/disk.ts'
 import { FileLog } from './log/files.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
 
@@ -25,6 +26,7 @@ const CHORES_MS = 1000
 export interface Opening {
   config: Config
   source?: Source
+  disk?: Disk
   logger?: Logger
   gathered?: Gathered
   /** Ends the process when the log can no longer be trusted. */
@@ -33,13 +35,16 @@ export interface Opening {
 
 export const quiet = pino({ level: 'silent' })
 
-/** Structured lines on stderr, gathered and written off the path of the answers. */
-export const makeLogger = (level: string) =>
-  pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ dest: 2, sync: false, minLength: 4096 }))
+/** Structured lines on stderr, gathered and written off the path of the answers, at the latest after a second. */
+export function makeLogger(level: string): Logger {
+  const destination = pino.destination({ dest: 2, sync: false, minLength: 4096 })
+  setInterval(() => destination.flush(), 1000).unref()
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+}
 
 /** Recovers what is there; the log is held from here on. */
-export function openLog({ config, source = systemSource(), logger = quiet }: Opening): FileLog {
-  return FileLog.open(config.home, { now: source.now, report: (message, facts) => logger.warn(facts ?? {}, message) })
+export function openLog({ config, source = systemSource(), disk = realDisk, logger = quiet }: Opening): FileLog {
+  return FileLog.open(config.home, { disk, now: source.now, report: (message, facts) => logger.warn(facts ?? {}, message) })
 }
 
 /** Brings the views up to the log and makes the recorder. */

@@ -49,7 +49,7 @@ async function rebuild(config: Config): Promise<Done> {
     let { mark } = ((await ask('rebuild.goes-on')) as { mark: Mark } | undefined) ?? {
       mark: { journal: log?.journal ?? '', lsn: log?.lsn ?? 0, timestamp: 0 },
     }
-    const views = Views.create(fresh, features.views)
+    const views = Views.create(fresh, features)
     const { done, seconds, latest } = await filled(views, shelf, log ? undefined : () => Number.POSITIVE_INFINITY)
     for (let round = 0; running && round < MOST_ROUNDS; round++) {
       const step = (await ask('rebuild.goes-on')) as { mark: Mark; grown: string[] }
@@ -129,7 +129,7 @@ async function check(config: Config): Promise<Done> {
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, Number(moment)) ? 0 : Number.POSITIVE_INFINITY)
-    const views = Views.create(scratch, features.views)
+    const views = Views.create(scratch, features)
     const { done, seconds } = await filled(views, shelf, until)
     views.commit({ journal: '', lsn: 0, timestamp: 0 })
     const different = compare([...seen.digests(features.views)], [...views.digests()])
@@ -148,7 +148,7 @@ async function check(config: Config): Promise<Done> {
 
 /** Views that are merely behind the journal are brought up before they are compared. Says why they cannot be. */
 function catchUpOffline(live: string, log: ReturnType<typeof openLog>): string | undefined {
-  const views = Views.open(live, features.views)
+  const views = Views.open(live, features)
   if (!(views instanceof Views)) return views.why
   try {
     return follow(views, features.events, log)

@@ -101,6 +101,8 @@ export class Events {
     this.#byType = new Map(all.map((event) => [event.type, event]))
     this.#open = this.#byType.get('x.open')
     if (this.#byType.size !== all.length) throw new Error('two events have the same type')
+    // It is reached through a vendor's name only, never by its own.
+    this.#byType.delete('x.open')
   }
 
   /** `x.<vendor>.<name>` is known by its shape alone and falls under the open event `x.open`. */

@@ -1,6 +1,8 @@
 // A feature: its events, views, commands, queries and chores. `gather` joins the features into what the recorder, the
 // door and the printer work from.
 
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import type { Command } from './command.ts'
 import { Events, type EventType } from './event.ts'
 import type { Query } from './query.ts'
@@ -36,15 +38,24 @@ export interface Gathered {
   readonly commands: readonly Command[]
   readonly queries: readonly Query[]
   readonly chores: readonly Chore[]
+  /** A digest of the features' source: what their folds would make of a log may differ where this differs. */
+  readonly code: string
 }
 
-export function gather(features: readonly Feature[]): Gathered {
+export function gather(features: readonly Feature[], folder: URL): Gathered {
   return {
     features,
+    code: digestOf(folder),
     events: new Events(features.flatMap((feature) => feature.events ?? [])),
     views: features.flatMap((feature) => feature.views ?? []),
     commands: features.flatMap((feature) => feature.commands ?? []),
     queries: features.flatMap((feature) => feature.queries ?? []),
     chores: features.flatMap((feature) => feature.chores ?? []),
   }
+}
+
+function digestOf(folder: URL): string {
+  const digest = createHash('sha256')
+  for (const name of readdirSync(folder).sort()) digest.update(name).update(readFileSync(new URL(name, folder)))
+  return digest.digest('hex')
 }

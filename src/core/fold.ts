@@ -77,7 +77,7 @@ export async function restore({
   report: Report
   distrust?: string
 }): Promise<Views> {
-  const opened = distrust === undefined ? Views.open(file, gathered.views) : { why: distrust }
+  const opened = distrust === undefined ? Views.open(file, gathered) : { why: distrust }
   if (opened instanceof Views) {
     const why = follow(opened, gathered.events, log)
     if (why === undefined) return opened
@@ -114,7 +114,7 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   const fresh = `${file}.restored`
   const began = Date.now()
   log.settle()
-  const views = Views.create(fresh, gathered.views)
+  const views = Views.create(fresh, gathered)
   const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
   views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
@@ -156,7 +156,7 @@ export function adopt(
 }
 
 function reopen(file: string, gathered: Gathered): Views {
-  const opened = Views.open(file, gathered.views)
+  const opened = Views.open(file, gathered)
   if (opened instanceof Views) return opened
   throw new Error(`the views in ${file} cannot be opened: ${opened.why}`)
 }

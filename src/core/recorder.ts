@@ -348,7 +348,11 @@ export class Recorder {
     this.#closed = true
     await this.#running
     clearTimeout(this.#timer)
-    if (!this.#stalled) await this.checkpoint()
+    if (!this.#stalled) {
+      await this.checkpoint().catch((error: Error) =>
+        this.#parts.report('the last checkpoint failed; the journal is kept', { error: error.message }),
+      )
+    }
     this.#deciding.views.close()
     this.#log.close()
   }

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import Database from 'better-sqlite3'
+import type { Gathered } from './feature.ts'
 import {
   type Columns,
   indexesOf,
@@ -43,12 +44,9 @@ CREATE TABLE commands (
 export const schemaSql = (views: readonly View[]) =>
   [ownTables, ...views.map((view) => tableOf(view) + indexesOf(view).join(''))].join('\n')
 
-/** Changes when a table or a fold changes: views made by other code are not trusted, but rebuilt. */
-export function fingerprint(views: readonly View[]): string {
-  const digest = createHash('sha256').update(schemaSql(views))
-  for (const view of views) for (const [type, fold] of view.folds) digest.update(`${view.name} ${type} ${fold.toString()}\n`)
-  return digest.digest('hex')
-}
+/** Changes when a table or the code of a fold changes: views made by other code are not trusted, but rebuilt. */
+export const fingerprint = ({ views, code }: Pick<Gathered, 'views' | 'code'>): string =>
+  createHash('sha256').update(schemaSql(views)).update(code).digest('hex')
 
 /** One connection, its prepared statements, and the rows of each view over it. */
 export class Tables {

@@ -3,10 +3,14 @@
 
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
+import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
 import type { Recorded } from './record.ts'
 import { fingerprint, ownTables, Tables } from './tables.ts'
 import { indexesOf, type Read, tableOf, type View } from './view.ts'
+
+/** What views are made by. */
+type Made = Pick<Gathered, 'views' | 'code'>
 
 /** How far the views have come. */
 export interface Mark {
@@ -25,24 +29,24 @@ export interface Remembered {
 
 export class Views {
   readonly file: string
-  readonly #views: readonly View[]
+  readonly #made: Made
   readonly #folds: Map<string, View[]>
   #writer: Tables
   #reader: Tables | undefined
   #open = false
 
-  private constructor(file: string, views: readonly View[], writer: Tables) {
+  private constructor(file: string, made: Made, writer: Tables) {
     this.file = file
-    this.#views = views
+    this.#made = made
     this.#writer = writer
     this.#folds = new Map()
-    for (const view of views) {
+    for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
     }
   }
 
   /** Opens the views if they are there, whole enough to open, and made by this code; else says why not. */
-  static open(file: string, views: readonly View[]): Views | { why: string } {
+  static open(file: string, made: Made): Views | { why: string } {
     if (!existsSync(file)) return { why: 'there are none' }
     let tables: Tables | undefined
     try {
@@ -52,8 +56,8 @@ export class Views {
       tables.db.pragma('synchronous = OFF')
       tables.db.pragma('wal_autocheckpoint = 0')
       tables.db.pragma('cache_size = -65536')
-      const made = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
-      if (made === fingerprint(views)) return new Views(file, views, tables)
+      const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
+      if (by === fingerprint(made)) return new Views(file, made, tables)
       tables.close()
       return { why: 'they were made by another version' }
     } catch (error) {
@@ -63,22 +67,22 @@ export class Views {
   }
 
   /** A new, empty database for a rebuild. It has no indexes until `finish`, and no safety until it is put in place. */
-  static create(file: string, views: readonly View[]): Views {
+  static create(file: string, made: Made): Views {
     mkdirSync(dirname(file), { recursive: true })
     remove(file)
     const tables = new Tables(file)
     tables.db.pragma('journal_mode = OFF')
     tables.db.pragma('synchronous = OFF')
     tables.db.pragma('cache_size = -65536')
-    tables.db.exec(ownTables + views.map(tableOf).join(''))
-    return new Views(file, views, tables)
+    tables.db.exec(ownTables + made.views.map(tableOf).join(''))
+    return new Views(file, made, tables)
   }
 
   /** Ends a rebuild: indexes, the mark, a sync. After this the file is complete and can be put in place. */
   finish(mark: Mark): void {
-    for (const view of this.#views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
+    for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
     this.begin()
-    this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#views))
+    this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#made))
     this.commit(mark)
     this.close()
     syncPath(this.file)
@@ -182,7 +186,7 @@ export class Views {
   }
 
   digests() {
-    return this.#writer.digests(this.#views)
+    return this.#writer.digests(this.#made.views)
   }
 
   close(): void {

@@ -7,4 +7,7 @@ import { recordsFeature } from './records.ts'
 import { sessionsFeature } from './sessions.ts'
 import { transcriptsFeature } from './transcripts.ts'
 
-export const features = gather([sessionsFeature, listsFeature, transcriptsFeature, recordsFeature, keysFeature])
+export const features = gather(
+  [sessionsFeature, listsFeature, transcriptsFeature, recordsFeature, keysFeature],
+  new URL('.', import.meta.url),
+)

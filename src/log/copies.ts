@@ -93,19 +93,21 @@ export class Copies {
   #slice(): void {
     this.#next = undefined
     const until = performance.now() + SLICE_MS
-    try {
-      for (const log of this.#pending.keys()) {
+    let failed: unknown
+    // One file that cannot be written must not keep the others waiting.
+    for (const log of this.#pending.keys()) {
+      try {
         this.#copy(log)
-        if (performance.now() > until) break
+      } catch (error) {
+        failed = error
       }
-      this.#trouble = undefined
-    } catch (error) {
-      this.#trouble = `lines wait for their files (${codeOf(error)})`
+      if (performance.now() > until) break
+    }
+    this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
+    if (this.#trouble !== undefined) {
       this.#report(this.#trouble, { waiting: this.#pending.size })
       this.#next = setTimeout(() => this.#slice(), AGAIN_MS).unref()
-      return
-    }
-    if (this.#pending.size > 0) this.#next = setImmediate(() => this.#slice())
+    } else if (this.#pending.size > 0) this.#next = setImmediate(() => this.#slice())
   }
 
   #copy(log: string): void {
@@ -118,7 +120,7 @@ export class Copies {
         if (fd === undefined) this.#setAside(log, bytes)
         else writeAll(this.#disk, fd, bytes, offset)
       } catch (error) {
-        if (isFull(error)) throw error
+        if (!isMisplaced(error)) throw error
         this.#harmed(log, `its file cannot be written (${codeOf(error)})`)
         this.#setAside(log, bytes)
       }
@@ -251,7 +253,8 @@ export class Copies {
   }
 }
 
-const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(codeOf(error))
+/** Something other than the log's file stands in its place. Any other trouble may pass, and is tried again. */
+const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))
 
 /** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
 function firstForeign(found: Buffer, expected: Buffer): number {

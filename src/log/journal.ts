@@ -194,6 +194,20 @@ const read = (disk: Disk, { path, header }: Segment): Frames =>
 function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]): { segment: Segment; fd: number; end: number } {
   const path = join(folder, nameOf(header))
   const fd = disk.open(`${path}.new`, true)
+  try {
+    const end = fillSegment(disk, fd, header, lines)
+    disk.syncNow(fd)
+    disk.rename(`${path}.new`, path)
+    disk.syncFolderNow(folder)
+    return { segment: { header, path }, fd, end }
+  } catch (error) {
+    disk.close(fd)
+    throw error
+  }
+}
+
+/** Writes the header and the lines; returns where they end. */
+function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[]): number {
   disk.truncate(fd, 0)
   writeAll(disk, fd, printHeader(header), 0)
   let end = HEADER
@@ -207,10 +221,7 @@ function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]):
     end += frames.length
     from = to
   }
-  disk.syncNow(fd)
-  disk.rename(`${path}.new`, path)
-  disk.syncFolderNow(folder)
-  return { segment: { header, path }, fd, end }
+  return end
 }
 
 function setAside(disk: Disk, folder: string, { path, header }: Segment, { torn, end, lines }: Frames, report: Report): void {

@@ -1,0 +1,301 @@
+// Recovery: what a crash left is brought to where it belongs, what nobody was told about is set aside, and what cannot
+// be explained is not papered over.
+
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import Database from 'better-sqlite3'
+import { describe, expect, it } from 'vitest'
+import { JournalDamaged } from '../src/log/journal.ts'
+import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import {
+  cli,
+  filesUnder,
+  type Json,
+  linesIn,
+  logBytes,
+  makeHome,
+  type Running,
+  refused,
+  run,
+  said,
+  serveApart,
+  sessionFile,
+} from './harness.ts'
+
+const HEADER = 80
+const segments = (home: string) => readdirSync(journalOf(home)).filter((name) => name.endsWith('.wal'))
+const segment = (home: string) => join(journalOf(home), segments(home).at(-1) as string)
+
+/** A copy of a data directory as a crash at this moment would leave it: no checkpoint, and no farewell. */
+function crashed(home: string): string {
+  const copy = makeHome()
+  cpSync(home, copy, { recursive: true })
+  for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(copy), name), { force: true })
+  return copy
+}
+
+/** A session with some records, whose server is then found dead. */
+async function dead({ settled = true } = {}): Promise<{ home: string; session_id: string; texts: string[] }> {
+  const running = await run()
+  const { session_id } = (await running.admin.start()).body
+  const texts = ['one', 'two ✓', 'three']
+  for (const text of texts) await running.admin.append(session_id, said(text))
+  if (settled) running.sessile.log.settle()
+  await running.admin.get('/api/v1/sessions')
+  return { home: crashed(running.home), session_id, texts }
+}
+
+const transcript = async (running: Running, session_id: string) =>
+  (await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript.map(({ text }: { text: string }) => text)
+
+async function whole(running: Running, session_id: string, texts: string[]): Promise<void> {
+  expect(await transcript(running, session_id)).toEqual(texts)
+  running.sessile.log.settle()
+  expect(await cli(running.home, ['verify'])).toMatchObject({ code: 0 })
+  expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+}
+
+describe('a start after a crash', () => {
+  it('brings lines that had not reached their file from the journal', async () => {
+    const { home, session_id, texts } = await dead()
+    rmSync(join(home, 'logs', 'users'), { recursive: true })
+    rmSync(join(home, 'logs', 'accounts'), { recursive: true })
+    await whole(await run(home), session_id, texts)
+  })
+
+  it('completes a file that was cut anywhere', async () => {
+    const { home, session_id, texts } = await dead()
+    const length = statSync(sessionFile(home, session_id)).size
+    for (const cut of [0, 1, 100, length - 1, length]) {
+      const copy = crashed(home)
+      truncateSync(sessionFile(copy, session_id), cut)
+      const running = await run(copy)
+      expect(await transcript(running, session_id)).toEqual(texts)
+      running.sessile.log.settle()
+      expect(readFileSync(sessionFile(copy, session_id))).toEqual(readFileSync(sessionFile(home, session_id)))
+      await running.stop()
+    }
+  })
+
+  it('rewrites a page of a file that the crash left as zeros', async () => {
+    const { home, session_id, texts } = await dead()
+    const bytes = readFileSync(sessionFile(home, session_id))
+    bytes.fill(0, 200, 700)
+    writeFileSync(sessionFile(home, session_id), bytes)
+    await whole(await run(home), session_id, texts)
+  })
+
+  it('sets a torn tail aside, and loses nothing that was acknowledged', async () => {
+    const { home, session_id, texts } = await dead()
+    const file = segment(home)
+    const bytes = readFileSync(file)
+    const end = bytes.lastIndexOf(0x7d) + 2
+    Buffer.from('FRAM and then a crash').copy(bytes, end)
+    writeFileSync(file, bytes)
+    const running = await run(home)
+    await whole(running, session_id, texts)
+    const aside = readdirSync(join(journalOf(home), 'quarantine'))
+    expect(aside).toHaveLength(1)
+    expect(readFileSync(join(journalOf(home), 'quarantine', aside[0] as string), 'utf8')).toBe('FRAM and then a crash')
+  })
+
+  it('keeps every command whose frames are whole, wherever the journal is cut', async () => {
+    const { home, session_id } = await dead()
+    const bytes = readFileSync(segment(home))
+    const end = bytes.lastIndexOf(0x7d) + 2
+    let before = -1
+    for (let cut = HEADER; cut <= end; cut += 97) {
+      const copy = makeHome()
+      mkdirSync(journalOf(copy), { recursive: true })
+      writeFileSync(join(journalOf(copy), segments(home).at(-1) as string), bytes.subarray(0, cut))
+      const running = await run(copy)
+      const { body } = await running.admin.get(`/api/v1/sessions/${session_id}/records`)
+      const count = body.records?.length ?? 0
+      expect(count).toBeGreaterThanOrEqual(before)
+      before = count
+      expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
+      await running.stop()
+    }
+    expect(before).toBeGreaterThan(2)
+  }, 120_000)
+
+  it('drops an array whole whose last frame is missing', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, [said('first'), said('second')])
+    const home = crashed(running.home)
+    rmSync(join(home, 'logs', 'users'), { recursive: true })
+    rmSync(join(home, 'projections'), { recursive: true })
+    const bytes = readFileSync(segment(home))
+    writeFileSync(segment(home), bytes.subarray(0, bytes.lastIndexOf(0x7d) - 10))
+    const again = await run(home)
+    expect(await transcript(again, session_id)).toEqual([])
+  })
+
+  it('refuses to start where the journal is damaged before what was acknowledged, and says how to go on', async () => {
+    const { home } = await dead()
+    const bytes = readFileSync(segment(home))
+    bytes.write('TWO', bytes.indexOf('two'))
+    writeFileSync(segment(home), bytes)
+    const before = logBytes({ home })
+    await expect(run(home)).rejects.toThrow(JournalDamaged)
+    const { code, err } = await cli(home, ['serve'], { SESSILE_PORT: '0' })
+    expect(code).toBe(5)
+    expect(err).toMatch(/damaged in .*\.wal at byte \d+ .*move every \.wal file out/s)
+    expect(logBytes({ home })).toBe(before)
+    // What it said to do works.
+    for (const name of segments(home)) rmSync(join(journalOf(home), name))
+    const running = await run(home)
+    expect((await running.admin.get('/api/v1/sessions')).body.sessions).toHaveLength(1)
+  })
+
+  it('leaves a file alone that somebody else has written to, sets its lines aside, and goes on with the others', async () => {
+    const { home, session_id } = await dead()
+    const file = sessionFile(home, session_id)
+    appendFileSync(file, 'scribble')
+    const scribbled = readFileSync(file)
+    const running = await run(home)
+    const problem = await refused(running, () => running.admin.append(session_id, said('more')), 503, 'log-damaged')
+    expect(problem.detail).toContain('bytes that no record accounts for')
+    expect(readFileSync(file)).toEqual(scribbled)
+    expect(readdirSync(join(journalOf(home), 'quarantine'))).toEqual([expect.stringContaining(session_id)])
+    expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
+    const again = await running.restart()
+    await refused(again, () => again.admin.append(session_id, said('more')), 503, 'log-damaged')
+  })
+
+  it('never appends to an old segment: each start begins a new epoch', async () => {
+    const first = await run()
+    const before = segments(first.home)
+    const second = await first.restart()
+    const after = segments(second.home)
+    expect(after).toHaveLength(1)
+    expect(Number(after[0]?.slice(0, 8))).toBe(Number(before[0]?.slice(0, 8)) + 1)
+  })
+
+  it('ignores what an interrupted start left: a half-made segment, and segments of an older epoch', async () => {
+    const { home, session_id, texts } = await dead()
+    const old = readFileSync(segment(home))
+    const first = await run(home)
+    await first.stop()
+    const name = segments(home).at(-1) as string
+    writeFileSync(join(journalOf(home), `${String(Number(name.slice(0, 8)) + 1).padStart(8, '0')}-000001.wal.new`), 'half')
+    writeFileSync(join(journalOf(home), '00000000-000001.wal'), old)
+    await whole(await run(home), session_id, texts)
+    expect(segments(home)).toHaveLength(1)
+  })
+})
+
+describe('the views', () => {
+  const damage: [string, (file: string) => void][] = [
+    ['deleted', (file) => rmSync(file)],
+    ['emptied', (file) => truncateSync(file, 0)],
+    ['cut', (file) => truncateSync(file, 5000)],
+    ['overwritten', (file) => writeFileSync(file, Buffer.alloc(40_000, 7))],
+    [
+      'from another version',
+      (file) => {
+        const db = new Database(file)
+        db.exec("UPDATE meta SET value = 'older' WHERE key = 'fingerprint'; DELETE FROM sessions")
+        db.close()
+      },
+    ],
+    [
+      'from another life of the data',
+      (file) => {
+        const db = new Database(file)
+        db.exec("UPDATE meta SET value = 'ffff' WHERE key = 'journal'; DELETE FROM sessions")
+        db.close()
+      },
+    ],
+    [
+      'behind what the journal still holds',
+      (file) => {
+        const db = new Database(file)
+        db.exec("UPDATE meta SET value = '0' WHERE key = 'lsn'; DELETE FROM sessions")
+        db.close()
+      },
+    ],
+    [
+      'ahead of the journal',
+      (file) => {
+        const db = new Database(file)
+        db.exec("UPDATE meta SET value = '999' WHERE key = 'lsn'; DELETE FROM sessions")
+        db.close()
+      },
+    ],
+  ]
+  it.each(damage)('come back without being asked when they are %s', async (_, harm) => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, said('one'))
+    await running.stop()
+    const file = projectionOf(running.home)
+    for (const name of [`${file}-wal`, `${file}-shm`]) rmSync(name, { force: true })
+    harm(file)
+    await whole(await run(running.home), session_id, ['one'])
+  })
+
+  it('come back when the whole directory is gone after a crash', async () => {
+    const { home, session_id, texts } = await dead()
+    rmSync(join(home, 'projections'), { recursive: true })
+    await whole(await run(home), session_id, texts)
+  })
+
+  it('come back when they are damaged while they are in use', async () => {
+    const home = makeHome()
+    const apart = await serveApart(home)
+    const { session_id } = (await apart.admin.start()).body
+    const file = projectionOf(home)
+    // A page of the database and the log of its changes are overwritten under its feet.
+    for (const path of [file, `${file}-wal`]) if (existsSync(path)) writeFileSync(path, Buffer.alloc(statSync(path).size, 0x5a))
+    const eventually = async (ask: () => Promise<{ status: number; body: Json }>, status: number) => {
+      for (let i = 0; i < 100; i++) {
+        const reply = await ask()
+        if (reply.status === status) return reply.body
+        expect(reply.status).toBe(503)
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+      throw new Error('it did not come back')
+    }
+    await eventually(() => apart.admin.append(session_id, said('after')), 201)
+    const detail = await eventually(() => apart.admin.get(`/api/v1/sessions/${session_id}`), 200)
+    expect(detail.transcript).toEqual([expect.objectContaining({ text: 'after' })])
+    await expect.poll(apart.err, { timeout: 5000 }).toContain('the views are rebuilt')
+  })
+})
+
+describe('a checkpoint', () => {
+  it('leaves the journal empty at a clean stop, so that the next start has nothing to go through', async () => {
+    const running = await run()
+    for (let i = 0; i < 20; i++) await running.admin.start({ kind: 'therapy' })
+    await running.stop()
+    expect(segments(running.home)).toHaveLength(1)
+    expect(statSync(segment(running.home)).size).toBe(HEADER)
+    expect(filesUnder(join(running.home, 'logs', 'users'))).toHaveLength(20)
+  })
+
+  it('may come in the middle of the work: recording goes on, and a crash after it loses nothing', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    const texts = Array.from({ length: 60 }, (_, i) => `text ${i}`)
+    const appending = (async () => {
+      for (const text of texts) await running.admin.append(session_id, said(text))
+    })()
+    for (let i = 0; i < 5; i++) await running.sessile.recorder.checkpoint()
+    await appending
+    await whole(await run(crashed(running.home)), session_id, texts)
+    expect(linesIn(sessionFile(running.home, session_id))).toHaveLength(61)
+  })
+})
