@@ -4,7 +4,7 @@ import { hash, timingSafeEqual } from 'node:crypto'
 import type { Server } from 'node:http'
 import { createAdaptorServer } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
-import type { Config } from './config.ts'
+import { BadConfig, type Config } from './config.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
 import { adopt, restore } from './core/fold.ts'
@@ -16,7 +16,7 @@ import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
 import { features } from './features/index.ts'
 import { hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
-import { DoorHandle } from './http/server.ts'
+import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, realDisk } from './log/disk.ts'
 import { FileLog } from './log/files.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
@@ -69,7 +69,7 @@ export async function openRecorder(
   })
   const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source })
   // What fell due while nobody was running is done before anybody is let in.
-  await sessile.doChores()
+  await whenWell(sessile, () => sessile.doChores())
   return sessile
 }
 
@@ -92,22 +92,22 @@ export async function serve(opening: Opening): Promise<Serving> {
   const log = openLog(opening)
   let sessile: Sessile | undefined
   let operator = ''
-  const door = new DoorHandle({
+  const door = new Door({
     gathered: opening.gathered ?? features,
     logger,
     sessile: () => sessile,
     unready: () => (sessile ? sessile.recorder.stalled : 'it is starting'),
     authenticate: (secret) => (sessile ? authenticate(sessile, secret, operator) : undefined),
-    operate: rebuilding,
+    operate: operations,
   })
   const server = createAdaptorServer({ fetch: door.app.fetch }) as Server
   try {
     const url = await listen(server, config)
     operator = log.announce(url)
     sessile = await openRecorder(log, opening)
-    const firstKey = await firstAdmin(sessile, config.adminKey)
-    const stopChores = keepDoing(sessile, logger)
     const ready = sessile
+    const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey))
+    const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
   } catch (error) {
     server.close()
@@ -116,9 +116,21 @@ export async function serve(opening: Opening): Promise<Serving> {
   }
 }
 
+/** Views that turn out to be damaged at the start are rebuilt; what needed them waits for that. */
+async function whenWell<T>(_sessile: Sessile, job: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await job()
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.kind !== 'unavailable') throw error
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+}
+
 function listen(server: Server, { host, port }: Config): Promise<string> {
   return new Promise((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', (error) => reject(new BadConfig(`Sessile cannot listen on ${host}:${port}: ${error.message}.`)))
     server.listen(port, host, () => {
       const { port: bound } = server.address() as { port: number }
       resolve(`http://${host.includes(':') ? `[${host}]` : host}:${bound}`)
@@ -132,7 +144,7 @@ async function firstAdmin(sessile: Sessile, chosen: string | undefined): Promise
     await sessile.perform(preset, { body: { secret: chosen }, caller: system }).catch(unless('key-known'))
     return undefined
   }
-  if (hasAdmin(sessile.recorder.views.read)) return undefined
+  if (sessile.reading(hasAdmin)) return undefined
   const made = await sessile.perform(makeKey, {
     body: { account_id: 'admin', role: 'admin', system: true, name: 'first' },
     caller: system,
@@ -144,7 +156,7 @@ const unless = (reason: string) => (error: unknown) => {
   if (!(error instanceof Refusal) || error.reason !== reason) throw error
 }
 
-const operatorCaller: Caller = { account_id: 'operator', role: 'admin', users: 'all', system: true }
+const operatorCaller: Caller = { account_id: 'operator', role: 'admin', users: 'all', system: true, operator: true }
 
 function authenticate(sessile: Sessile, secret: string, operator: string): Caller | undefined {
   const equal = timingSafeEqual(hash('sha256', secret, 'buffer'), hash('sha256', operator, 'buffer'))
@@ -154,11 +166,18 @@ function authenticate(sessile: Sessile, secret: string, operator: string): Calle
   return holderOf(sessile.recorder.views.read, secret)
 }
 
-/** What `sessile rebuild` asks of a running recorder: which logs grew meanwhile, and to take over what it has filled. */
-const rebuilding: ConstructorParameters<typeof DoorHandle>[0]['operate'] = {
-  'rebuild.goes-on': (sessile) => sessile.recorder.rebuildGoesOn(),
-  'rebuild.ends': async ({ recorder, gathered, log }) => {
-    await recorder.rebuildEnds((grown, mark, live) => adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark))
+/** What the command line asks of a running recorder: that files be complete, and to take over views that it has filled. */
+const operations: DoorParts['operate'] = {
+  settle: async (sessile) => {
+    await sessile.recorder.settle()
+    return { settled: true }
+  },
+  'rebuild.begins': (sessile) => sessile.recorder.rebuildBegins(),
+  'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.rebuildGoesOn(rebuild),
+  'rebuild.ends': async ({ recorder, gathered, log }, { rebuild = '' }) => {
+    await recorder.rebuildEnds(rebuild, (grown, mark, live) =>
+      adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
+    )
     return { rebuilt: true }
   },
 }
@@ -182,7 +201,7 @@ async function stop({
   stopChores,
 }: {
   server: Server
-  door: DoorHandle
+  door: Door
   sessile: Sessile
   stopChores: () => void
 }) {

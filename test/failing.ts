@@ -69,6 +69,8 @@ export class FailingDisk implements Disk {
   remove = realDisk.remove
   list = realDisk.list
   exists = realDisk.exists
+  sizeAt = realDisk.sizeAt
+  identity = realDisk.identity
 }
 
 /** Sessile on such a disk, and what it gave as the reason of its end. */

@@ -4,12 +4,13 @@ import { linesOf } from '../core/log.ts'
 import { isErased, parseLine } from '../core/record.ts'
 import { features } from '../features/index.ts'
 import { FileShelf } from '../log/shelf.ts'
-import { dim, exit, put, say, text, Usage, type Verb } from './verb.ts'
+import { dim, exit, put, say, text, Usage, type Verb, visible } from './verb.ts'
 
 export const catVerb: Verb = {
   does: 'Print the records of a session or a user, as the lines they are or as sentences.',
   usage: 'sessile cat (SESSION_ID | --user ID) [--says]',
   options: { user: { type: 'string' }, says: { type: 'boolean' }, json: { type: 'boolean' } },
+  words: 1,
   async run({ config, values, words: [session] }) {
     const shelf = new FileShelf(config.home)
     const user = text(values.user)
@@ -35,13 +36,13 @@ function* logsOf(shelf: FileShelf, session: string | undefined, user: string | u
 }
 
 function sentence(bytes: Buffer, colour: boolean): string {
-  const record = parseLine(bytes)
-  if (isErased(record)) return `${dim(`#${record.seq}`, colour)} (erased by order of ${record.erased_by})`
-  const says = features.events.named(record.type)?.says(features.events.upcast(record)) ?? record.type
-  return `${dim(record.timestamp, colour)} ${visible(says)}`
+  try {
+    const record = parseLine(bytes)
+    if (isErased(record)) return `${dim(`#${record.seq}`, colour)} (erased by order of ${visible(record.erased_by)})`
+    const says = features.events.named(record.type)?.says(features.events.upcast(record)) ?? record.type
+    return `${dim(record.timestamp, colour)} ${visible(says)}`
+  } catch {
+    // Only a line that the recorder did not write ends here, and one of them must not hide the others.
+    return '(this line is not a record: sessile verify says what is wrong with it)'
+  }
 }
-
-/** What was said may hold anything; a terminal must not obey it. */
-export const visible = (text: string) =>
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: it is control characters that are made visible here
-  text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)

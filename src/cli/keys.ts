@@ -2,8 +2,8 @@
 
 import type { Config } from '../config.ts'
 import { features } from '../features/index.ts'
-import { reach } from './reach.ts'
-import { exit, put, putJson, say, text, Usage, type Values, type Verb } from './verb.ts'
+import { needData, reach } from './reach.ts'
+import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from './verb.ts'
 
 const at = (route: string) => {
   const found = features.commands.find((command) => command.at === route) ?? features.queries.find((query) => query.at === route)
@@ -35,6 +35,7 @@ export const keysVerb: Verb = {
     name: { type: 'string' },
     json: { type: 'boolean' },
   },
+  words: 2,
   run({ config, values, words: [what = 'list', key_id] }) {
     if (what === 'list') return list(config, values)
     if (what === 'create') return create(config, values)
@@ -46,12 +47,14 @@ export const keysVerb: Verb = {
 }
 
 async function list(config: Config, values: Values): Promise<number> {
+  needData(config)
   const { keys } = (await reach(config, at('GET /api/v1/keys'), {})) as { keys: Shown[] }
   for (const key of keys) await (values.json ? putJson(key) : put(`${lineOf(key)}\n`))
   return exit.done
 }
 
 async function revoke(config: Config, values: Values, key_id: string): Promise<number> {
+  needData(config)
   const answer = await reach(config, at('POST /api/v1/keys/{key_id}/revoke'), { key_id })
   if (values.json) await putJson(answer)
   else say(`The key ${key_id} opens nothing any more.`)
@@ -61,6 +64,8 @@ async function revoke(config: Config, values: Values, key_id: string): Promise<n
 async function create(config: Config, values: Values): Promise<number> {
   const account_id = text(values.account)
   if (!account_id) throw new Usage('keys create names the account or device that will hold the key: --account ID')
+  if (values['all-users'] && values.users !== undefined)
+    throw new Usage('a key reaches --all-users or the --users it names, not both')
   const input = {
     account_id,
     role: values.role,
@@ -86,5 +91,5 @@ const lineOf = ({ key_id, account_id, role, users, system, name, revoked_at }: S
     users === 'all' ? 'all users' : users.join(','),
     system ? 'system' : '-',
     revoked_at ? `revoked ${revoked_at}` : 'works',
-    name ?? '',
+    visible(name ?? ''),
   ].join('\t')

@@ -1,14 +1,20 @@
 // How a verb reaches the recorder: the process that holds the data directory, where one runs; else by holding it itself
 // for as long as the verb takes.
 
+import { existsSync } from 'node:fs'
 import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Command } from '../core/command.ts'
-import { Refusal } from '../core/errors.ts'
+import { type Fault, Refusal } from '../core/errors.ts'
 import type { Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
 import { Held, type Holder, holderOf, isHeld } from '../log/lock.ts'
-import { journalOf } from '../log/shelf.ts'
+import { journalOf, logsOf } from '../log/shelf.ts'
+
+/** For verbs that have nothing to do where nothing was ever recorded, and must not make a data directory there. */
+export function needData({ home }: Config): void {
+  if (!existsSync(logsOf(home))) throw new Refusal('not-found', 'no-data', `There is no data in ${home}.`)
+}
 
 /** The process that holds the data, if one does. */
 export function holder(config: Config): Holder | undefined {
@@ -24,11 +30,15 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
     headers: { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   })
-  const answer = (await response.json()) as { reason?: string; detail?: string }
+  const answer = (await response.json()) as { reason?: string; detail?: string; errors?: Fault[] }
   if (!response.ok)
-    throw new Refusal('refused', answer.reason ?? 'refused', answer.detail ?? `the holder answered ${response.status}`)
+    throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${response.status}`, answer.errors)
   return answer
 }
+
+/** A refusal whose sentence names each fault: on a terminal there is nothing beside the sentence. */
+const inWords = (reason: string, detail: string, faults: Fault[] = []) =>
+  new Refusal('refused', reason, [detail, ...faults.map(({ path, message }) => `${path}: ${message}`)].join(' '))
 
 /** Performs a command or asks a query, wherever the recorder is. */
 export async function reach(config: Config, what: Command | Query, input: Record<string, unknown>): Promise<unknown> {
@@ -47,6 +57,8 @@ export async function reach(config: Config, what: Command | Query, input: Record
     return 'decide' in what
       ? await sessile.perform(what, { body: input, caller: system })
       : await sessile.ask(what, { input, caller: system })
+  } catch (error) {
+    throw error instanceof Refusal ? inWords(error.reason, error.message, error.faults) : error
   } finally {
     await sessile.recorder.close()
   }

@@ -10,8 +10,9 @@ import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
 import { type Mark, Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
+import type { Holder } from '../log/lock.ts'
 import { FileShelf, freshOf, projectionOf } from '../log/shelf.ts'
-import { askHolder, holder } from './reach.ts'
+import { askHolder, holder, needData } from './reach.ts'
 import { exit, put, putJson, say, type Verb } from './verb.ts'
 
 export const rebuildVerb: Verb = {
@@ -19,6 +20,7 @@ export const rebuildVerb: Verb = {
   usage: 'sessile rebuild [--check] [--json]',
   options: { check: { type: 'boolean' }, json: { type: 'boolean' } },
   async run({ config, values }) {
+    needData(config)
     const done = await (values.check ? check(config) : rebuild(config))
     if (values.json) await putJson(done)
     else await put(`${done.says}\n`)
@@ -40,47 +42,70 @@ const MOST_ROUNDS = 20
 
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
-  const fresh = freshOf(live)
   const running = holder(config)
-  const ask = (what: string) => (running ? askHolder(config, running, 'POST', `/operator/${what}`, {}) : undefined)
-  const log = running ? undefined : openLog({ config })
+  return running ? rebuildBeside(config, live, running) : rebuildAlone(config, live)
+}
+
+/** Nobody holds the data: this process does, for as long as it takes. */
+async function rebuildAlone(config: Config, live: string): Promise<Done> {
+  const log = openLog({ config })
   try {
-    const shelf: Shelf = log ?? new FileShelf(config.home)
-    let { mark } = ((await ask('rebuild.goes-on')) as { mark: Mark } | undefined) ?? {
-      mark: { journal: log?.journal ?? '', lsn: log?.lsn ?? 0, timestamp: 0 },
-    }
-    const views = Views.create(fresh, features)
-    const { done, seconds, latest } = await filled(views, shelf, log ? undefined : () => Number.POSITIVE_INFINITY)
-    for (let round = 0; running && round < MOST_ROUNDS; round++) {
-      const step = (await ask('rebuild.goes-on')) as { mark: Mark; grown: string[] }
-      mark = step.mark
-      for (const grown of step.grown) catchUp(views, features.events, shelf, grown)
-      if (step.grown.length <= FEW) break
-    }
-    views.commit(mark)
-    views.finish({ ...mark, timestamp: Math.max(mark.timestamp, latest) })
-    if (running) await ask('rebuild.ends')
-    else Views.replace(live, fresh)
-    return {
-      ok: true,
-      says: `Rebuilt from ${done.records} records in ${done.logs} logs in ${seconds.toFixed(1)} s.`,
-      ...done,
-      seconds,
-    }
+    const views = Views.create(freshOf(live), features)
+    const { latest, ...done } = await filled(views, live, { shelf: log })
+    views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+    Views.replace(live, freshOf(live))
+    return done
   } finally {
-    log?.close()
+    log.close()
   }
 }
 
-/** Fills views from a shelf and tells how it goes. */
-async function filled(views: Views, shelf: Shelf, until?: (log: string) => number) {
-  const began = performance.now()
-  const expected = expectedRecords(views.file.replace(/\.(fresh|check)$/, ''))
-  const { latest, ...done } = await takingTurns(
-    fill(views, { events: features.events, shelf, ...(until ? { until } : {}) }),
-    progress(began, expected),
+/** A recorder is at work: it tells which logs grow, and takes over when few are left. */
+async function rebuildBeside(config: Config, live: string, running: Holder): Promise<Done> {
+  const shelf = new FileShelf(config.home)
+  const ask = (what: string, body: object = {}) => askHolder(config, running, 'POST', `/operator/rebuild.${what}`, body)
+  const { rebuild } = (await ask('begins')) as { rebuild: string }
+  const goesOn = () => ask('goes-on', { rebuild }) as Promise<{ mark: Mark; grown: string[] }>
+  const views = Views.create(freshOf(live), features)
+  const grown = new Set<string>()
+  // Asked now and then, the recorder knows that the rebuild is alive.
+  const asking = setInterval(
+    () =>
+      void goesOn().then(
+        (step) => step.grown.forEach((log) => void grown.add(log)),
+        () => {},
+      ),
+    30_000,
   )
-  return { done, latest, seconds: (performance.now() - began) / 1000 }
+  const { latest, ...done } = await filled(views, live, { shelf }).finally(() => clearInterval(asking))
+  let step = await goesOn()
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    for (const log of [...grown, ...step.grown]) catchUp(views, features.events, shelf, log)
+    const few = step.grown.length <= FEW
+    grown.clear()
+    if (few) break
+    step = await goesOn()
+  }
+  views.finish({ ...step.mark, timestamp: Math.max(step.mark.timestamp, latest) })
+  await ask('ends', { rebuild })
+  return done
+}
+
+/** Fills views from a shelf and tells how it goes. */
+async function filled(
+  views: Views,
+  live: string,
+  from: { shelf: Shelf; until?: (log: string) => number },
+): Promise<Done & { latest: number }> {
+  const began = performance.now()
+  const damaged: string[] = []
+  const wrong = (log: string, why: string) => void damaged.push(`${log}: ${why}`)
+  const filling = fill(views, { events: features.events, ...from, wrong })
+  const { latest, logs, records } = await takingTurns(filling, progress(began, expectedRecords(live)))
+  const seconds = (performance.now() - began) / 1000
+  for (const finding of damaged) say(finding)
+  const says = `Rebuilt from ${records} records in ${logs} logs in ${seconds.toFixed(1)} s${damaged.length > 0 ? `; ${damaged.length} of them are damaged (sessile verify tells where)` : ''}.`
+  return { ok: damaged.length === 0, says, logs, records, seconds, latest }
 }
 
 function progress(began: number, expected: number): (done: Progress) => void {
@@ -124,13 +149,13 @@ async function check(config: Config): Promise<Done> {
     seen = new Tables(live, { readonly: true, fileMustExist: true })
     seen.db.exec('BEGIN')
     const { value: moment } = seen.sql("SELECT value FROM meta WHERE key = 'timestamp'").get() as { value: string }
-    if (running) await askHolder(config, running, 'POST', '/operator/rebuild.goes-on', {})
+    if (running) await askHolder(config, running, 'POST', '/operator/settle', {})
     const shelf: Shelf = log ?? new FileShelf(config.home)
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, Number(moment)) ? 0 : Number.POSITIVE_INFINITY)
     const views = Views.create(scratch, features)
-    const { done, seconds } = await filled(views, shelf, until)
+    const { latest: _, ...done } = await filled(views, live, { shelf, until })
     views.commit({ journal: '', lsn: 0, timestamp: 0 })
     const different = compare([...seen.digests(features.views)], [...views.digests()])
     views.close()
@@ -138,7 +163,7 @@ async function check(config: Config): Promise<Done> {
       different.length === 0
         ? `A rebuild gives the same rows: ${done.records} records in ${done.logs} logs.`
         : `A rebuild gives other rows in: ${different.join(', ')}.`
-    return { ok: different.length === 0, says, ...done, seconds }
+    return { ...done, ok: done.ok && different.length === 0, says }
   } finally {
     seen?.close()
     log?.close()
@@ -161,7 +186,7 @@ function catchUpOffline(live: string, log: ReturnType<typeof openLog>): string |
 function beganAfter(shelf: Shelf, name: string, moment: number): boolean {
   const first = linesOf(shelf, name).next()
   const timestamp = first.done ? undefined : scan(first.value.bytes)?.envelope.timestamp
-  return timestamp === undefined || Date.parse(timestamp) > moment
+  return timestamp === undefined || Date.parse(timestamp) >= moment
 }
 
 type Digests = { table: string; rows: number; digest: string }[]

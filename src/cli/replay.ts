@@ -4,6 +4,7 @@
 import { linesOf, type PlacedLine } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { FileShelf } from '../log/shelf.ts'
+import { needData } from './reach.ts'
 import { exit, instant, put, text, Usage, type Verb } from './verb.ts'
 
 interface Cursor {
@@ -32,13 +33,14 @@ export const replayVerb: Verb = {
     const speed = values.speed === undefined ? Number.POSITIVE_INFINITY : Number(values.speed)
     if (!(speed > 0)) throw new Usage('--speed must be a number above 0: 1 for the pace at which it happened')
     const type = text(values.type)
+    needData(config)
     let before: number | undefined
     for (const { line, timestamp, type: own } of inOrder(new FileShelf(config.home), text(values.user), text(values.session))) {
       const at = Date.parse(timestamp)
       if (at >= to) break
       if (at < from || (type !== undefined && own !== type)) continue
       if (before !== undefined && speed !== Number.POSITIVE_INFINITY)
-        await new Promise((resolve) => setTimeout(resolve, (at - (before as number)) / speed))
+        await new Promise((resolve) => setTimeout(resolve, Math.min((at - (before as number)) / speed, LONGEST_WAIT_MS)))
       before = at
       await put(Buffer.concat([line, NEWLINE]))
     }
@@ -47,6 +49,8 @@ export const replayVerb: Verb = {
 }
 
 const NEWLINE = Buffer.from('\n')
+/** The longest that a timer can wait; beyond it, it would not wait at all. */
+const LONGEST_WAIT_MS = 2 ** 31 - 1
 
 /** Merges the logs by time; records of one moment stand by log, and within a log always in its own order. */
 function* inOrder(shelf: FileShelf, user: string | undefined, session: string | undefined): Generator<Cursor> {

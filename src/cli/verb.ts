@@ -23,15 +23,23 @@ export interface Verb {
   does: string
   usage: string
   options: Options
+  /** How many words it takes beside its options: none, unless it says so. */
+  words?: number
   run(on: { config: Config; values: Values; words: string[] }): Promise<number> | number
 }
 
 export class Usage extends Error {}
 
 export function parse(verb: Verb, args: string[]): { values: Values; words: string[] } {
+  const { values, positionals } = parsed(verb, args)
+  const extra = positionals[verb.words ?? 0]
+  if (extra !== undefined) throw new Usage(`there is no place for the word ${extra}: ${verb.usage}`)
+  return { values: values as Values, words: positionals }
+}
+
+function parsed(verb: Verb, args: string[]) {
   try {
-    const { values, positionals } = parseArgs({ args, options: verb.options, allowPositionals: true, strict: true })
-    return { values: values as Values, words: positionals }
+    return parseArgs({ args, options: verb.options, allowPositionals: true, strict: true })
   } catch (error) {
     throw new Usage((error as Error).message)
   }
@@ -47,6 +55,11 @@ export async function put(text: string | Uint8Array): Promise<void> {
 export const putJson = (value: unknown) => put(`${JSON.stringify(value)}\n`)
 
 export const text = (value: string | boolean | undefined) => (typeof value === 'string' ? value : undefined)
+
+/** What was said may hold anything; a terminal must not obey it. */
+export const visible = (text: string) =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: it is control characters that are made visible here
+  text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** An instant given as an option, in milliseconds. */
 export function instant(name: string, value: string | boolean | undefined): number | undefined {

@@ -1,13 +1,15 @@
 // Checks seals and schemas of one log or all, and names the file and line of whatever is wrong.
 
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { Schemas } from '../core/schemas.ts'
 import { Tables } from '../core/tables.ts'
 import { type Finding, verify } from '../core/verify.ts'
 import { features } from '../features/index.ts'
-import { FileShelf, fileOf, projectionOf } from '../log/shelf.ts'
-import { holder } from './reach.ts'
-import { exit, green, put, putJson, red, say, type Verb } from './verb.ts'
+import { HEADER } from '../log/frame.ts'
+import { FileShelf, fileOf, journalOf, projectionOf } from '../log/shelf.ts'
+import { holder, needData } from './reach.ts'
+import { exit, green, put, putJson, red, say, type Verb, visible } from './verb.ts'
 
 /** How long a line that a recorder is just writing may look unfinished. */
 const SETTLE_MS = 300
@@ -16,29 +18,32 @@ export const verifyVerb: Verb = {
   does: 'Check the seals and schemas of one log or all.',
   usage: 'sessile verify [SESSION_ID | LOG] [--json]',
   options: { json: { type: 'boolean' } },
+  words: 1,
   async run({ config, values, words: [only] }) {
+    needData(config)
     const shelf = new FileShelf(config.home)
     const running = holder(config)
-    const heads = headsOf(config.home)
+    const heads = headsOf(config.home, running !== undefined)
     const schemas = new Schemas()
     const total = { logs: 0, records: 0, bytes: 0, findings: 0 }
     const report = async (finding: Finding) => {
       total.findings++
       const file = fileOf(config.home, finding.log)
-      await (values.json ? putJson({ file, ...finding }) : put(`${file}:${finding.line}: ${red(finding.what, config.colour)}\n`))
+      const what = visible(finding.what)
+      await (values.json ? putJson({ file, ...finding }) : put(`${file}:${finding.line}: ${red(what, config.colour)}\n`))
     }
-    for (const log of shelf.names()) {
+    for (const log of withLost(shelf, heads)) {
       if (only !== undefined && log !== only && !log.endsWith(`/sessions/${only}`)) continue
+      // Asked first: views that a recorder has yet to commit may be behind, and are never ahead of an undamaged log.
+      const head = heads.of(log)
       const look = () => {
         const findings: Finding[] = []
         const verified = verify({ shelf, events: features.events, schemas }, log, (finding) => findings.push(finding))
-        const head = heads(log)
-        // Views that a recorder has yet to commit may be behind; they are never ahead of an undamaged log.
         if (head && findings.length === 0 && head.size > verified.bytes) {
           findings.push({
             log,
             line: verified.records + 1,
-            what: `the log ends after ${verified.records} records, and it had ${head.seq}`,
+            what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
           })
         }
         return { findings, verified }
@@ -67,16 +72,41 @@ export const verifyVerb: Verb = {
 
 const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
 
-/** Where the views last saw each log end; nothing where there are none to ask. */
-function headsOf(home: string): (log: string) => { seq: number; size: number } | undefined {
+/** Where the views last saw each log end. */
+interface Heads {
+  of(log: string): { seq: number; size: number } | undefined
+  all(): Iterable<string>
+}
+
+/** The logs that are there, and then those that the views know and that are not. */
+function* withLost(shelf: FileShelf, heads: Heads): Generator<string> {
+  yield* shelf.names()
+  for (const log of heads.all()) if (!existsSync(fileOf(shelf.home, log))) yield log
+}
+
+/** Nothing where there are no views to ask, or where they may rightly be ahead of the logs. */
+function headsOf(home: string, running: boolean): Heads {
+  const none: Heads = { of: () => undefined, all: () => [] }
   const file = projectionOf(home)
-  if (!existsSync(file)) return () => undefined
+  if (!existsSync(file)) return none
+  if (!running && holdsLines(journalOf(home))) {
+    say('The last recorder did not come to its end: whether a log was cut short cannot be told before the next start.')
+    return none
+  }
   try {
     const tables = new Tables(file, { readonly: true })
-    const heads = tables.sql('SELECT seq, size FROM logs WHERE log = ?')
-    return (log) => heads.get(log) as { seq: number; size: number } | undefined
+    const head = tables.sql('SELECT seq, size FROM logs WHERE log = ?')
+    const all = tables.sql('SELECT log FROM logs ORDER BY log').pluck()
+    return { of: (log) => head.get(log) as ReturnType<Heads['of']>, all: () => all.all() as string[] }
   } catch {
     say('The views cannot be read: whether a log was cut short at a line’s end is not checked.')
-    return () => undefined
+    return none
   }
 }
+
+/** Does a journal that nobody is writing still hold lines, which the next start copies to their logs? */
+const holdsLines = (journal: string) =>
+  existsSync(journal) &&
+  readdirSync(journal).some(
+    (name) => name.endsWith('.wal') && (statSync(join(journal, name), { throwIfNoEntry: false })?.size ?? 0) > HEADER,
+  )

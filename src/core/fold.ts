@@ -5,6 +5,7 @@ import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
 import { type Log, linesOf, type PlacedLine, type Shelf } from './log.ts'
 import { isErased, parseLine } from './record.ts'
+import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
 
 /** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
@@ -17,17 +18,50 @@ export function foldLine(views: Views, events: Events, log: string, line: Placed
   return { seq: record.seq, hash, size: line.end, at: Date.parse(record.timestamp) }
 }
 
-/** Folds what a log holds beyond where the views have come. Returns how many records that were. */
-export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): { records: number; at: number } {
-  const start = views.head(log)
-  let head = start
-  let records = 0
-  for (const line of linesOf(shelf, log, start?.size ?? 0)) {
-    head = foldLine(views, events, log, line, head)
-    records++
+/**
+ * Folds what a log holds from an offset on. Where a line cannot be folded, what stands before it is kept and the rest
+ * of this log is left out: one damaged log must not cost the others their views.
+ */
+function foldLog(
+  { views, events, shelf }: Folding,
+  log: string,
+  { from, until }: { from: Head | undefined; until: number },
+  line: () => void = () => {},
+): { head: Head | undefined; wrong: string | undefined } {
+  const whole = foldWithin({ views, events, shelf }, log, from, until, line)
+  if (whole.wrong === undefined || whole.head === from) return whole
+  // The failed line may have changed some rows: its log is folded once more, up to it.
+  const { size } = whole.head as Head
+  return { ...foldWithin({ views, events, shelf }, log, from, size, () => {}), wrong: whole.wrong }
+}
+
+interface Folding {
+  views: Views
+  events: Events
+  shelf: Shelf
+}
+
+function foldWithin({ views, events, shelf }: Folding, log: string, from: Head | undefined, until: number, told: () => void) {
+  let head = from
+  views.savepoint('log')
+  try {
+    for (const line of linesOf(shelf, log, from?.size ?? 0, until)) {
+      head = foldLine(views, events, log, line, head)
+      told()
+    }
+    if (head && head !== from) views.putHead(log, head)
+    views.release('log')
+    return { head, wrong: undefined }
+  } catch (error) {
+    if (isSqlite(error) && !error.code.startsWith('SQLITE_CONSTRAINT')) throw error
+    views.undo('log')
+    return { head, wrong: `line ${(head?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
   }
-  if (head && head !== start) views.putHead(log, head)
-  return { records, at: head?.at ?? 0 }
+}
+
+/** Folds what a log holds beyond where the views have come. */
+export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): void {
+  foldLog({ views, events, shelf }, log, { from: views.head(log), until: Number.POSITIVE_INFINITY })
 }
 
 export interface Progress {
@@ -39,24 +73,28 @@ export interface Progress {
 /** Folds every log of the shelf into fresh views. Yields often, so that others get a turn. Ends with the latest time. */
 export function* fill(
   views: Views,
-  { events, shelf, until = () => Number.POSITIVE_INFINITY }: { events: Events; shelf: Shelf; until?: (log: string) => number },
+  {
+    events,
+    shelf,
+    until = () => Number.POSITIVE_INFINITY,
+    wrong = () => {},
+  }: { events: Events; shelf: Shelf; until?: (log: string) => number; wrong?: (log: string, why: string) => void },
 ): Generator<Progress, Progress & { latest: number }> {
   const done = { logs: 0, records: 0, bytes: 0, latest: 0 }
-  let turn = 0
+  let told = 0
   views.begin()
   for (const log of shelf.names()) {
-    let head: Head | undefined
-    for (const line of linesOf(shelf, log, 0, until(log))) {
-      head = foldLine(views, events, log, line, head)
-      done.records++
-      if (++turn % 2000 === 0) yield done
+    const folded = foldLog({ views, events, shelf }, log, { from: undefined, until: until(log) }, () => done.records++)
+    if (folded.wrong !== undefined) wrong(log, folded.wrong)
+    if (folded.head) {
+      done.latest = Math.max(done.latest, folded.head.at)
+      done.logs++
+      done.bytes += folded.head.size
     }
-    if (!head) continue
-    views.putHead(log, head)
-    done.latest = Math.max(done.latest, head.at)
-    done.logs++
-    done.bytes += head.size
-    if (++turn % 2000 === 0) yield done
+    if (done.records - told >= 2000 || done.logs % 500 === 0) {
+      told = done.records
+      yield done
+    }
   }
   return done
 }
@@ -115,7 +153,9 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   const began = Date.now()
   log.settle()
   const views = Views.create(fresh, gathered)
-  const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+  const { latest, ...done } = await takingTurns(
+    fill(views, { events: gathered.events, shelf: log, wrong: (name, why) => report('a log is damaged', { log: name, why }) }),
+  )
   views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
   Views.replace(file, fresh)

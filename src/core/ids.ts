@@ -6,20 +6,17 @@ import { z } from 'zod'
 
 const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 const SESSION = /^sess_[0-9A-HJKMNP-TV-Z]{26}$/
-const INSTANT =
-  /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/
-const DAY = /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$/
 
 /** The id of a user, an account or a device: opaque to Sessile, safe as a file name. */
 export const opaqueId = z.string().regex(OPAQUE, 'must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit')
 
 /** An instant on somebody else's clock: ISO 8601 with its offset. */
-export const instant = z
-  .string()
-  .max(40)
-  .regex(INSTANT, 'must be an ISO 8601 instant with its offset, such as 2031-05-02T09:30:00Z')
+export const instant = z.iso.datetime({
+  offset: true,
+  error: 'must be an ISO 8601 instant with its offset, such as 2031-05-02T09:30:00Z',
+})
 
-export const day = z.string().regex(DAY, 'must be a date such as 2031-05-02')
+export const day = z.iso.date('must be a date such as 2031-05-02')
 
 export const isOpaqueId = (text: string) => OPAQUE.test(text)
 export const isSessionId = (text: string) => SESSION.test(text)

@@ -2,8 +2,10 @@
 // since free text and vendors' own records could carry anything.
 
 const DATA_URL = /\bdata:[a-z]{1,32}\/[a-z0-9.+-]{1,64}[;,]/i
-const LONG_RUN = /[A-Za-z0-9+/_=-]{1024}/
-const WRAPPED = /(?:[A-Za-z0-9+/]{60,76}\r?\n){8}/
+const RUN = /[A-Za-z0-9+/_=-]+/g
+const LONGEST_RUN = 1024
+const WRAPPED = /^[A-Za-z0-9+/]{60,76}$/
+const MOST_WRAPPED = 8
 
 /** Numbers in one record beyond which it is a signal or a picture and not a measurement. */
 const MOST_NUMBERS = 4096
@@ -46,8 +48,24 @@ function lookAtText(text: string, path: string) {
   if (text.length < 12) return undefined
   // Searching for the word first is several times faster than the pattern, and nearly no text holds it.
   if (/data:/i.test(text) && DATA_URL.test(text)) return { path, message: 'holds a data: URL: store the bytes as an artifact' }
-  if (text.length >= 480 && (LONG_RUN.test(text) || WRAPPED.test(text))) {
+  if (text.length >= 480 && (hasLongRun(text) || isWrapped(text))) {
     return { path, message: 'looks like encoded bytes: store them as an artifact' }
   }
   return undefined
+}
+
+/** A run of such letters that no language has words for. Each run is matched once, so this takes one pass. */
+function hasLongRun(text: string): boolean {
+  for (const [run] of text.matchAll(RUN)) if (run.length >= LONGEST_RUN) return true
+  return false
+}
+
+/** Encoded bytes broken into lines of even length, as mail does. */
+function isWrapped(text: string): boolean {
+  let lines = 0
+  for (const line of text.split(/\r?\n/)) {
+    lines = WRAPPED.test(line) ? lines + 1 : 0
+    if (lines >= MOST_WRAPPED) return true
+  }
+  return false
 }

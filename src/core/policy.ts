@@ -14,6 +14,8 @@ export interface Caller {
   users: 'all' | readonly string[]
   /** May this caller record as `system`? */
   system: boolean
+  /** Does this caller own the files? Proved by a token that only they can read, and by no key. */
+  operator?: boolean
 }
 
 type Reach = 'none' | 'in scope' | 'all'

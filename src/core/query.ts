@@ -43,6 +43,8 @@ export interface Query<I = unknown> {
   readonly may: Action
   readonly input: z.ZodType<I>
   readonly output: z.ZodType
+  /** The media types in which it answers beside JSON. */
+  readonly also: readonly string[]
   readonly refuses: Refuses
   readonly door: 'device' | 'api'
   read(on: Asked<I, string>): unknown
@@ -54,11 +56,12 @@ interface Declared<I, R extends Refuses> {
   may: Action
   input: z.ZodType<I>
   output: z.ZodType
+  also?: readonly string[]
   refuses?: R
   door?: 'device' | 'api'
   read: (on: Asked<I, keyof R & string>) => unknown
 }
 
 export function query<I, const R extends Refuses = Record<never, never>>(declared: Declared<I, R>): Query<I> {
-  return { refuses: {}, door: 'api', ...declared, read: declared.read as Query<I>['read'] }
+  return { also: [], refuses: {}, door: 'api', ...declared, read: declared.read as Query<I>['read'] }
 }

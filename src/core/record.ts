@@ -64,14 +64,24 @@ export function scan(line: Buffer): { envelope: Envelope; data: number } | undef
 export function parseLine(line: Buffer): Recorded | Erased {
   const scanned = scan(line)
   if (!scanned) return parseErased(line)
-  const data: unknown = JSON.parse(line.toString('utf8', scanned.data, line.length - SEAL_LENGTH))
+  const data = parsed(line.subarray(scanned.data, line.length - SEAL_LENGTH))
+  if (data === undefined) throw new Error('not a record')
   return Object.assign(scanned.envelope, { data })
 }
 
 function parseErased(line: Buffer): Erased {
-  const value: unknown = JSON.parse(line.toString())
+  const value = parsed(line)
   if (!isErased(value)) throw new Error('not a record')
   return value
+}
+
+/** The JSON of a line, or of a part of one. What the parser says of a bad one quotes it, so nobody is told. */
+export function parsed(line: Buffer): unknown {
+  try {
+    return JSON.parse(line.toString())
+  } catch {
+    return undefined
+  }
 }
 
 export const isErased = (value: unknown): value is Erased =>

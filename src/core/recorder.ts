@@ -9,6 +9,7 @@
 // A refusal undoes its own savepoint. A failed write undoes the batch, and everybody in it is told: nothing changed.
 // A failed sync is the end of this process: what the disk holds is unknown until the log is read again.
 
+import { Beside } from './beside.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Grounds, type Request, type Waiting } from './deciding.ts'
 import { Refusal } from './errors.ts'
@@ -51,8 +52,7 @@ export class Recorder {
   /** When the views' transaction was opened. */
   #opened = 0
   #checkpointing: Promise<void> | undefined
-  /** The logs that grew since a rebuild began beside the live views. */
-  #touched: Set<string> | undefined
+  readonly #beside = new Beside()
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -202,7 +202,7 @@ export class Recorder {
 
   /** Wakes whoever watches a log that grew. */
   #tell(lines: Line[]): void {
-    if (this.#touched) for (const { log } of lines) this.#touched.add(log)
+    this.#beside.grew(lines)
     if (this.#watchers.size === 0) return
     for (const log of new Set(lines.map((line) => line.log))) for (const watcher of this.#watchers.get(log) ?? []) watcher()
   }
@@ -229,6 +229,9 @@ export class Recorder {
   #viewsFailed(error: unknown, batch: Waiting[]): void {
     const { code, message } = isSqlite(error) ? error : { code: '', message: (error as Error).message }
     this.#parts.report('the views failed', { code, error: message })
+    // At once, before anything else can run: what was half done must not be committed, nor heads kept that follow from it.
+    this.#deciding.views.abandon()
+    this.#deciding.heads.clear()
     this.#stalled = notRecorded(`the views failed: ${message}`, code === 'SQLITE_FULL')
     for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(this.#stalled)
     this.#restoreViews(isDamage(code) ? message : undefined)
@@ -240,9 +243,9 @@ export class Recorder {
       this.#timer = undefined
       if (this.#closed) return
       try {
+        const views = await this.#parts.restore(distrust)
         this.#deciding.views.close()
-        this.#deciding.views = await this.#parts.restore(distrust)
-        this.#deciding.heads.clear()
+        this.#deciding.views = views
         this.#stalled = undefined
         this.#parts.report('the views are back')
       } catch (error) {
@@ -307,7 +310,12 @@ export class Recorder {
         views: () =>
           this.between(() => {
             this.#commit()
-            this.#deciding.views.harden(this.#mark)
+            try {
+              this.#deciding.views.harden(this.#mark)
+            } catch (error) {
+              this.#viewsFailed(error, [])
+              throw error
+            }
           }),
       })
       .catch((error: Error) => {
@@ -320,25 +328,36 @@ export class Recorder {
     return this.#checkpointing
   }
 
-  /** A rebuild runs beside the live views: tells which logs grew since it last asked, and notes those that grow from now on. */
-  rebuildGoesOn(): Promise<{ mark: Mark; grown: string[] }> {
+  /** Brings every acknowledged line into its file, for another process to read. */
+  settle(): Promise<void> {
+    return this.between(() => this.#log.settle())
+  }
+
+  /** A rebuild begins beside the live views; one that began before it is forgotten. */
+  rebuildBegins(): Promise<{ rebuild: string; mark: Mark }> {
     return this.between(() => {
-      const grown = [...(this.#touched ?? [])]
-      this.#touched = new Set()
+      this.#log.settle()
+      return { rebuild: this.#beside.begin(this.#parts.source.uuid()), mark: this.#mark }
+    })
+  }
+
+  /** Tells a rebuild which logs have grown since it last asked. */
+  rebuildGoesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
+    return this.between(() => {
+      const grown = this.#beside.goOn(token)
       this.#log.settle()
       return { mark: this.#mark, grown }
     })
   }
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
-  async rebuildEnds(adopt: (touched: ReadonlySet<string>, mark: Mark, current: Views) => Views): Promise<void> {
-    const touched = this.#touched
-    if (!touched) throw new Refusal('refused', 'no-rebuild', 'No rebuild is under way.')
-    await this.between(async () => {
+  rebuildEnds(token: string, adopt: (grown: readonly string[], mark: Mark, live: Views) => Views): Promise<void> {
+    return this.between(() => {
+      const grown = this.#beside.goOn(token)
       this.#commit()
       this.#log.settle()
-      this.#touched = undefined
-      this.#deciding.views = adopt(touched, this.#mark, this.#deciding.views)
+      this.#beside.end()
+      this.#deciding.views = adopt(grown, this.#mark, this.#deciding.views)
       this.#deciding.heads.clear()
     })
   }

@@ -22,8 +22,9 @@ const sha256 = (bytes: Buffer): Buffer => hash('sha256', bytes, 'buffer')
 
 /** What the first line of a log is chained to. The name is the session's id, or the log's path where there is none. */
 export function genesis(log: string): Buffer {
-  const session = log.lastIndexOf('/sessions/')
-  return sha256(Buffer.from(`sessile log v1\n${session < 0 ? log : log.slice(session + '/sessions/'.length)}`))
+  const [top, , folder, session] = log.split('/')
+  const name = top === 'users' && folder === 'sessions' && session !== undefined ? session : log
+  return sha256(Buffer.from(`sessile log v1\n${name}`))
 }
 
 // Random bytes are drawn 256 salts at a time: one call to the generator per record would cost as much as the hash.

@@ -13,6 +13,7 @@ import type { Query } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
+import type { Read } from './view.ts'
 
 /** Sessile itself, when it acts on its own. */
 export const system: Caller = { account_id: 'system', role: 'admin', users: 'all', system: true }
@@ -80,16 +81,25 @@ export class Sessile {
       assert(permitted, `${query.at} answered without asking the policy`)
       return answer
     } catch (error) {
-      if (this.recorder.distrust(error))
-        throw new Refusal('unavailable', 'rebuilding', 'The views are being rebuilt from the logs.')
-      throw error
+      throw this.recorder.distrust(error) ? rebuilding() : error
+    }
+  }
+
+  /** Reads the views as they stand; where they turn out to be damaged, they are rebuilt and the caller is told to wait. */
+  reading<T>(read: (read: Read) => T): T {
+    if (this.recorder.stalled !== undefined) throw rebuilding()
+    try {
+      return read(this.recorder.views.read)
+    } catch (error) {
+      throw this.recorder.distrust(error) ? rebuilding() : error
     }
   }
 
   /** The records of a log after this seq, as they read today. */
   *records(log: string, after = 0): Generator<Recorded | Erased> {
+    let seq = 0
     for (const { bytes } of linesOf(this.log, log)) {
-      const record = parseLine(bytes)
+      const record = recordIn(bytes, ++seq)
       if (record.seq > after) yield isErased(record) ? record : this.gathered.events.upcast(record)
     }
   }
@@ -98,12 +108,9 @@ export class Sessile {
   async doChores(): Promise<void> {
     await this.recorder.settled()
     for (const chore of this.gathered.chores) {
-      const due = chore.due({
-        read: this.recorder.views.committed,
-        now: this.source.now(),
-        settings: this.settings,
-        lastAt: (log) => this.recorder.lastAt(log),
-      })
+      const due = this.reading((read) =>
+        chore.due({ read, now: this.source.now(), settings: this.settings, lastAt: (log) => this.recorder.lastAt(log) }),
+      )
       await Promise.all(due.map(({ command, input }) => this.#doQuietly(command, input)))
     }
   }
@@ -117,6 +124,8 @@ export class Sessile {
     }
   }
 }
+
+const rebuilding = () => new Refusal('unavailable', 'rebuilding', 'The views are being brought back from the logs.')
 
 /** The input as the schema reads it, or a refusal that says what is wrong and where. */
 export function check<T>(schema: z.ZodType<T>, value: unknown): T {
@@ -142,3 +151,15 @@ const at = (value: unknown, path: readonly PropertyKey[]): unknown =>
     (inner, step) => (typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[step] : undefined),
     value,
   )
+
+function recordIn(line: Buffer, seq: number): Recorded | Erased {
+  try {
+    return parseLine(line)
+  } catch {
+    throw new Refusal(
+      'unavailable',
+      'log-damaged',
+      `Line ${seq} of this log is not a record. The operator can find out more with sessile verify.`,
+    )
+  }
+}

@@ -3,7 +3,7 @@
 
 import type { Events } from './event.ts'
 import { linesOf, type Shelf } from './log.ts'
-import { scan } from './record.ts'
+import { parsed, scan } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { check, genesis } from './seal.ts'
 
@@ -58,7 +58,7 @@ function checkRecord(
   found: (what: string) => void,
 ): string {
   const scanned = scan(line)
-  const value = parsed(line)
+  const value = parsed(line) as { data: unknown } | undefined
   if (!scanned || value === undefined) {
     found(value === undefined ? 'it is not JSON' : 'its envelope is not that of a record')
     return latest
@@ -84,14 +84,6 @@ function checkRecord(
 
 const knows = (event: { v: number; older: readonly { v: number }[] }, v: number) =>
   v === event.v || event.older.some((older) => older.v === v)
-
-function parsed(line: Buffer): { data: unknown } | undefined {
-  try {
-    return JSON.parse(line.toString()) as { data: unknown }
-  } catch {
-    return undefined
-  }
-}
 
 /** Whose records a log may hold, by its name. */
 function homeOf(log: string): { user?: string; session?: string } {

@@ -51,9 +51,10 @@ export class Views {
     let tables: Tables | undefined
     try {
       tables = new Tables(file)
-      // The transaction is durable because the journal is; a checkpoint makes it durable by itself (see `harden`).
+      // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
+      // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
       tables.db.pragma('journal_mode = WAL')
-      tables.db.pragma('synchronous = OFF')
+      tables.db.pragma('synchronous = NORMAL')
       tables.db.pragma('wal_autocheckpoint = 0')
       tables.db.pragma('cache_size = -65536')
       const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
@@ -123,7 +124,15 @@ export class Views {
     this.#open = true
   }
 
+  /** After a failure of the database: nothing more can be written or committed here. What was committed can still be read. */
+  abandon(): void {
+    this.#open = false
+    this.#writer.close()
+  }
+
   commit(mark: Mark): void {
+    // Some errors end the transaction by themselves; writing the mark outside of it would claim what was undone.
+    if (!this.#writer.db.inTransaction) throw new Error('the transaction of the views is gone')
     const put = this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)')
     put.run('journal', mark.journal)
     put.run('lsn', String(mark.lsn))
@@ -132,15 +141,15 @@ export class Views {
     this.#open = false
   }
 
-  savepoint(name: 'batch' | 'one'): void {
+  savepoint(name: 'batch' | 'one' | 'log'): void {
     this.#writer.sql(`SAVEPOINT ${name}`).run()
   }
 
-  release(name: 'batch' | 'one'): void {
+  release(name: 'batch' | 'one' | 'log'): void {
     this.#writer.sql(`RELEASE ${name}`).run()
   }
 
-  undo(name: 'batch' | 'one'): void {
+  undo(name: 'batch' | 'one' | 'log'): void {
     this.#writer.sql(`ROLLBACK TO ${name}`).run()
     this.release(name)
   }
@@ -182,7 +191,7 @@ export class Views {
     this.begin()
     this.commit(mark)
     this.#writer.db.pragma('wal_checkpoint(PASSIVE)')
-    this.#writer.db.pragma('synchronous = OFF')
+    this.#writer.db.pragma('synchronous = NORMAL')
   }
 
   digests() {

@@ -88,6 +88,8 @@ const shownOf = (row: KeyRow): z.infer<typeof shown> => ({
   revoked_at: row.revoked_at,
 })
 
+const reserved = ['system', 'operator']
+
 const digest = (secret: string) => hash('sha256', secret, 'hex')
 
 /** Who holds this secret; undefined for nobody. */
@@ -113,8 +115,10 @@ const create = command({
   }),
   output: shown.omit({ revoked_at: true }).extend({ secret: z.string().optional() }),
   whose: () => [],
-  refuses: { 'scope-required': 'invalid' },
+  refuses: { 'scope-required': 'invalid', 'reserved-account': 'invalid' },
   decide: ({ input: { account_id, role, users, system, name }, caller, ulid, secret, reveal, refuse }) => {
+    // Records in these names are asserted by Sessile itself, and by the owner of the files.
+    if (reserved.includes(account_id)) throw refuse('reserved-account', `${account_id} is not an account that holds keys.`)
     const scope = users ?? (role === 'admin' ? 'all' : undefined)
     if (!scope) throw refuse('scope-required', 'A device’s key names the users in its scope, or all.')
     const token = `sessile_${secret()}`

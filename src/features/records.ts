@@ -128,6 +128,7 @@ const read = query({
     limit: z.coerce.number().int().min(1).max(10_000).default(1000),
     follow: z.enum(['0', '1']).default('0'),
   }),
+  also: ['application/x-ndjson', 'text/event-stream'],
   output: z.object({ records: z.array(z.looseObject({ seq: z.int() })), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
   read: ({ input: { session_id, after, limit, follow }, read, permit, refuse }) => {

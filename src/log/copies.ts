@@ -2,7 +2,7 @@
 // of its way. Until then, and while a disk is full, readers get it from here.
 
 import { dirname, join } from 'node:path'
-import type { JournalLine, Line, Shelf } from '../core/log.ts'
+import { type JournalLine, type Line, NotWritten, type Shelf } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
@@ -13,6 +13,7 @@ interface Pending {
 }
 
 const MOST_OPEN = 512
+const MOST_ENDS = 32_768
 const SLICE_MS = 4
 const AGAIN_MS = 1000
 const SYNCS_AT_ONCE = 4
@@ -29,6 +30,8 @@ export class Copies {
   readonly #report: Report
   readonly #pending = new Map<string, Pending>()
   readonly #open = new Map<string, number>()
+  /** Where the files end that were written lately. */
+  readonly #ends = new Map<string, number>()
   readonly #damaged = new Map<string, string>()
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
@@ -36,6 +39,7 @@ export class Copies {
   #bytes = 0
   #next: NodeJS.Immediate | NodeJS.Timeout | undefined
   #trouble: string | undefined
+  #full = false
 
   constructor(disk: Disk, home: string, journal: string, files: Shelf, report: Report) {
     this.#disk = disk
@@ -44,8 +48,8 @@ export class Copies {
     this.#files = files
     this.#report = report
     for (const name of disk.list(this.#quarantine)) {
-      if (name.endsWith('.lines'))
-        this.#damaged.set(name.slice(0, -'.lines'.length).replaceAll('~', '/'), 'it was found damaged at an earlier start')
+      const [, log] = /^(.*)@\d+\.lines$/.exec(name) ?? []
+      if (log !== undefined) this.#damaged.set(log.replaceAll('~', '/'), 'it was found damaged at an earlier start')
     }
   }
 
@@ -58,8 +62,30 @@ export class Copies {
   }
 
   /** Why no more lines should be taken on; undefined when there is room. */
-  get crowded(): string | undefined {
-    return this.#bytes > MOST_PENDING ? (this.#trouble ?? 'too many lines are waiting for their files') : undefined
+  get crowded(): NotWritten | undefined {
+    if (this.#bytes <= MOST_PENDING) return undefined
+    return new NotWritten(this.#trouble ?? 'too many lines are waiting for their files', this.#full)
+  }
+
+  /**
+   * Looks whether each line begins where its log ends. It always does, unless the recorder's memory or a file is wrong:
+   * then writing would destroy what had been acknowledged, so nothing of this batch is written, and that log takes no more.
+   */
+  check(lines: readonly Line[]): void {
+    const ends = new Map<string, number>()
+    for (const { log, offset, bytes } of lines) {
+      const end = ends.get(log) ?? this.#end(log)
+      if (end !== offset) {
+        this.#harmed(log, `its file ends at byte ${end}, and its next record would begin at byte ${offset}`)
+        throw new NotWritten(`the log ${log} is damaged`, false)
+      }
+      ends.set(log, offset + bytes.length)
+    }
+  }
+
+  #end(log: string): number {
+    const pending = this.#pending.get(log)
+    return pending ? pending.offset + pending.length : (this.#ends.get(log) ?? this.#disk.sizeAt(fileOf(this.#home, log)))
   }
 
   add(lines: readonly Line[]): void {
@@ -104,6 +130,7 @@ export class Copies {
       if (performance.now() > until) break
     }
     this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
+    this.#full = ['ENOSPC', 'EDQUOT'].includes(codeOf(failed))
     if (this.#trouble !== undefined) {
       this.#report(this.#trouble, { waiting: this.#pending.size })
       this.#next = setTimeout(() => this.#slice(), AGAIN_MS).unref()
@@ -113,21 +140,33 @@ export class Copies {
   #copy(log: string): void {
     const { offset, chunks, length } = this.#pending.get(log) as Pending
     const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
-    if (this.#damaged.has(log)) this.#setAside(log, bytes)
+    if (this.#damaged.has(log)) this.#setAside(log, offset, bytes)
     else {
       try {
         const fd = this.#fd(log, offset, bytes)
-        if (fd === undefined) this.#setAside(log, bytes)
-        else writeAll(this.#disk, fd, bytes, offset)
+        if (fd === undefined) this.#setAside(log, offset, bytes)
+        else {
+          writeAll(this.#disk, fd, bytes, offset)
+          this.#remember(log, offset + length)
+        }
       } catch (error) {
         if (!isMisplaced(error)) throw error
-        this.#harmed(log, `its file cannot be written (${codeOf(error)})`)
-        this.#setAside(log, bytes)
+        this.#harmed(log, unwritable(error))
+        this.#setAside(log, offset, bytes)
       }
     }
     this.#touched.add(log)
     this.#pending.delete(log)
     this.#bytes -= length
+  }
+
+  #remember(log: string, end: number): void {
+    this.#ends.delete(log)
+    this.#ends.set(log, end)
+    for (const oldest of this.#ends.keys()) {
+      if (this.#ends.size <= MOST_ENDS) break
+      this.#ends.delete(oldest)
+    }
   }
 
   /** The open file of a log; undefined where what the file holds is not what the recorder left there. */
@@ -180,17 +219,27 @@ export class Copies {
   }
 
   #redo(log: string, offset: number, expected: Buffer): void {
-    const path = fileOf(this.#home, log)
     this.#touched.add(log)
-    this.#makeFolders(path)
-    const wrong = withFile(this.#disk, path, true, (fd) => {
-      const mismatch = this.#mismatch(fd, offset, expected)
-      if (mismatch === undefined && !readAll(this.#disk, fd, offset).equals(expected)) writeAll(this.#disk, fd, expected, offset)
-      return mismatch
-    })
+    const wrong = this.#place(log, offset, expected)
     if (wrong === undefined) return
     this.#harmed(log, wrong)
-    this.#setAside(log, expected)
+    this.#setAside(log, offset, expected)
+  }
+
+  /** Brings these bytes to their place in the file, or says why that cannot be. */
+  #place(log: string, offset: number, expected: Buffer): string | undefined {
+    const path = fileOf(this.#home, log)
+    try {
+      this.#makeFolders(path)
+      return withFile(this.#disk, path, true, (fd) => {
+        const mismatch = this.#mismatch(fd, offset, expected)
+        if (mismatch === undefined && !readAll(this.#disk, fd, offset).equals(expected)) writeAll(this.#disk, fd, expected, offset)
+        return mismatch
+      })
+    } catch (error) {
+      if (isMisplaced(error)) return unwritable(error)
+      throw error
+    }
   }
 
   /** Why these bytes cannot be put at this offset: what the file holds there was left by neither Sessile nor a crash. */
@@ -207,10 +256,11 @@ export class Copies {
     this.#report('a log is damaged and takes no more records', { log, why })
   }
 
-  #setAside(log: string, bytes: Buffer): void {
+  /** Under a name that tells log and offset, so that doing it again changes nothing. */
+  #setAside(log: string, offset: number, bytes: Buffer): void {
     this.#disk.makeFolder(this.#quarantine)
-    withFile(this.#disk, join(this.#quarantine, `${log.replaceAll('/', '~')}.lines`), true, (fd) => {
-      writeAll(this.#disk, fd, bytes, this.#disk.size(fd))
+    withFile(this.#disk, join(this.#quarantine, `${log.replaceAll('/', '~')}@${offset}.lines`), true, (fd) => {
+      writeAll(this.#disk, fd, bytes, 0)
       this.#disk.syncNow(fd)
     })
     this.#disk.syncFolderNow(this.#quarantine)
@@ -235,9 +285,15 @@ export class Copies {
   }
 
   async #syncFile(log: string): Promise<void> {
-    const path = fileOf(this.#home, log)
-    if (!this.#disk.exists(path)) return
-    const fd = this.#disk.open(path, false)
+    if (this.#damaged.has(log)) return // Its lines were set aside, and synced there.
+    let fd: number
+    try {
+      fd = this.#disk.open(fileOf(this.#home, log), false)
+    } catch (error) {
+      if (!isMisplaced(error)) throw error
+      this.#harmed(log, unwritable(error))
+      return
+    }
     try {
       await this.#disk.sync(fd)
     } finally {
@@ -252,6 +308,8 @@ export class Copies {
     this.#open.clear()
   }
 }
+
+const unwritable = (error: unknown) => `its file cannot be written (${codeOf(error)})`
 
 /** Something other than the log's file stands in its place. Any other trouble may pass, and is tried again. */
 const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))

@@ -23,6 +23,10 @@ export interface Disk {
   remove(path: string): void
   list(path: string): string[]
   exists(path: string): boolean
+  /** The length of the file at this path; 0 where there is none. */
+  sizeAt(path: string): number
+  /** Which file it is that is open, or that has this path; undefined for none. */
+  identity(file: number | string): number | undefined
 }
 
 export const realDisk: Disk = {
@@ -57,6 +61,8 @@ export const realDisk: Disk = {
   remove: (path) => fs.rmSync(path, { force: true }),
   list: (path) => (fs.existsSync(path) ? fs.readdirSync(path).sort() : []),
   exists: (path) => fs.existsSync(path),
+  sizeAt: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0,
+  identity: (file) => (typeof file === 'number' ? fs.fstatSync(file) : fs.lstatSync(file, { throwIfNoEntry: false }))?.ino,
 }
 
 function syncNow(fd: number): void {

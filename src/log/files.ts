@@ -2,7 +2,6 @@
 
 import { randomBytes } from 'node:crypto'
 import type { Between, JournalLine, Line, Log } from '../core/log.ts'
-import { NotWritten } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { type Disk, realDisk } from './disk.ts'
 import { Journal } from './journal.ts'
@@ -60,8 +59,8 @@ export class FileLog implements Log {
   }
 
   async append(lines: Line[]): Promise<void> {
-    const crowded = this.#copies.crowded
-    if (crowded !== undefined) throw new NotWritten(crowded, true)
+    if (this.#copies.crowded) throw this.#copies.crowded
+    this.#copies.check(lines)
     await this.#journal.append(lines)
     this.#copies.add(lines)
   }

@@ -1,12 +1,13 @@
 // A journal on disk: segments, each a header and then frames.
 //
-//   segment   "SESSILE1" · epoch · number · first LSN · journal id · segment id · CRC-32          (80 bytes)
+//   segment   "SESSILE1" · epoch · number · first LSN · journal id · segment id · copied · CRC-32  (80 bytes)
 //   frame     mark · CRC-32 · line length · name length · flags · LSN · offset · batch · name · line
 //
 // A frame's CRC is seeded with its segment's id, so that bytes left over from another file never look like a frame of
 // this one. `batch` is where in the segment the batch began that the frame was written with. Everything before that
 // place had been synced, and may have been acknowledged, when the frame was written. That is what tells a torn tail
-// from damage (see `readFrames`). The space after the last frame is zeros, allocated ahead of need.
+// from damage (see `readFrames`). `copied` is where the frames end that a start copied from older segments: they were
+// synced before the segment got its name. The space after the last frame is zeros, allocated ahead of need.
 
 import { crc32 } from 'node:zlib'
 import type { JournalLine, Line } from '../core/log.ts'
@@ -24,9 +25,11 @@ export interface Header {
   first: number
   journal: string
   segment: string
+  /** Where the frames end that were in the segment, and synced, before it got its name. */
+  copied: number
 }
 
-export function printHeader({ epoch, number, first, journal, segment }: Header): Buffer {
+export function printHeader({ epoch, number, first, journal, segment, copied }: Header): Buffer {
   const bytes = Buffer.alloc(HEADER)
   MAGIC.copy(bytes, 0)
   bytes.writeBigUInt64LE(BigInt(epoch), 8)
@@ -34,30 +37,34 @@ export function printHeader({ epoch, number, first, journal, segment }: Header):
   bytes.writeBigUInt64LE(BigInt(first), 24)
   bytes.write(journal, 32, 16, 'hex')
   bytes.write(segment, 48, 16, 'hex')
-  bytes.writeUInt32LE(crc32(bytes.subarray(0, 64)), 64)
+  writeWide(bytes, copied, 64)
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, 72)), 72)
   return bytes
 }
 
 export function readHeader(bytes: Buffer): Header | undefined {
   if (bytes.length < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) return undefined
-  if (bytes.readUInt32LE(64) !== crc32(bytes.subarray(0, 64))) return undefined
+  if (bytes.readUInt32LE(72) !== crc32(bytes.subarray(0, 72))) return undefined
   return {
     epoch: Number(bytes.readBigUInt64LE(8)),
     number: Number(bytes.readBigUInt64LE(16)),
     first: Number(bytes.readBigUInt64LE(24)),
     journal: bytes.toString('hex', 32, 48),
     segment: bytes.toString('hex', 48, 64),
+    copied: readWide(bytes, 64),
   }
 }
+
+/** How long the frames of these lines are. */
+export const lengthOf = (lines: readonly Line[]) =>
+  lines.reduce((sum, { log, bytes }) => sum + FRAME + log.length + bytes.length, 0)
 
 const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
 /** The frames of a batch, as they go to the disk in one write. */
 export function printFrames(lines: readonly Line[], segment: string, first: number, batch: number): Buffer {
   const seed = seedOf(segment)
-  let length = 0
-  for (const line of lines) length += FRAME + line.log.length + line.bytes.length
-  const bytes = Buffer.allocUnsafe(length)
+  const bytes = Buffer.allocUnsafe(lengthOf(lines))
   let at = 0
   for (let i = 0; i < lines.length; i++) {
     const { log, offset, bytes: line, more } = lines[i] as Line
@@ -115,9 +122,11 @@ export interface Frames {
  * The first bad frame ends the reading. It is either where a crash tore the last batch, whose writes the disk may have
  * made durable in any order and any part, or damage to something that had been acknowledged. The difference: if any
  * good frame further on began its batch after the bad place, then the bad place had been synced before. That is damage.
- * Otherwise it is a torn tail: nothing in it, whole frames included, was acknowledged by this process before it died.
+ * So it is where the bad place lies among the copied frames. Otherwise it is a torn tail: the last batch, of which nobody
+ * was told. (Damage that strikes the very last batch after it was acknowledged looks the same. Its lines are then in the
+ * session files, unless the machine lost power in the same moment.)
  */
-export function readFrames(bytes: Buffer, { segment, first }: Header): Frames {
+export function readFrames(bytes: Buffer, { segment, first, copied }: Header): Frames {
   const seed = seedOf(segment)
   const lines: JournalLine[] = []
   let at = HEADER
@@ -132,7 +141,8 @@ export function readFrames(bytes: Buffer, { segment, first }: Header): Frames {
   lines.length = whole.lines
   const last = lastByte(bytes)
   const torn = last > whole.end ? bytes.subarray(whole.end, last) : undefined
-  const damaged = torn && provesSync(bytes, at, last, seed) ? { at, lsn: first + lines.length } : undefined
+  const synced = at < copied || (torn !== undefined && provesSync(bytes, at, last, seed))
+  const damaged = synced ? { at, lsn: first + lines.length } : undefined
   return { lines, end: whole.end, torn, damaged }
 }
 

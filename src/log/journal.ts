@@ -14,9 +14,9 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { JournalLine, Line } from '../core/log.ts'
-import { NotWritten } from '../core/log.ts'
+import { NotWritten, SyncFailed } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
-import { type Frames, HEADER, type Header, printFrames, printHeader, readFrames, readHeader } from './frame.ts'
+import { type Frames, HEADER, type Header, lengthOf, printFrames, printHeader, readFrames, readHeader } from './frame.ts'
 
 /** A start that would lose something which had been acknowledged. It says what, and how to go on. */
 export class JournalDamaged extends Error {}
@@ -43,6 +43,8 @@ export class Journal {
   #fd: number
   #end: number
   #allocated: number
+  /** Which file the current segment is. */
+  #identity: number | undefined
 
   private constructor(disk: Disk, folder: string, current: Segment, fd: number, end: number, lsn: number) {
     this.#disk = disk
@@ -54,6 +56,7 @@ export class Journal {
     this.#fd = fd
     this.#end = end
     this.#allocated = end
+    this.#identity = disk.identity(fd)
   }
 
   /** Reads what is there and begins a new epoch with it. `survived`: the lines that were durable and not yet checkpointed. */
@@ -78,6 +81,7 @@ export class Journal {
       first,
       journal: newest?.journal ?? randomBytes(16).toString('hex'),
       segment: randomBytes(16).toString('hex'),
+      copied: HEADER + lengthOf(survived),
     }
     const { segment, fd, end } = make(disk, folder, header, survived)
     for (const path of [...stale, ...segments.map(({ path }) => path)]) disk.remove(path)
@@ -109,8 +113,14 @@ export class Journal {
     }
     // A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell.
     await this.#disk.sync(this.#fd)
+    this.#assertOurs()
     this.#end += bytes.length
     this.#lsn += lines.length
+  }
+
+  /** Another recorder removes this segment when it starts. Then what was just written is not in the journal that counts. */
+  #assertOurs(): void {
+    if (this.#disk.identity(this.#current.path) !== this.#identity) throw new SyncFailed('another recorder has taken over the data')
   }
 
   #allocate(until: number): void {
@@ -122,8 +132,10 @@ export class Journal {
 
   /** Takes back what a failed write left, durably: it was refused, so it must not reappear after a crash. */
   #cutBack(): void {
-    this.#disk.truncate(this.#fd, this.#end)
-    this.#disk.syncNow(this.#fd)
+    uncertain(() => {
+      this.#disk.truncate(this.#fd, this.#end)
+      this.#disk.syncNow(this.#fd)
+    })
     this.#allocated = this.#end
   }
 
@@ -137,7 +149,13 @@ export class Journal {
   /** Goes on in a new segment; returns the ones that a checkpoint may drop when it is done. */
   rotate(): Segment[] {
     const { number } = this.#current.header
-    const header = { ...this.#current.header, number: number + 1, first: this.#lsn + 1, segment: randomBytes(16).toString('hex') }
+    const header = {
+      ...this.#current.header,
+      number: number + 1,
+      first: this.#lsn + 1,
+      segment: randomBytes(16).toString('hex'),
+      copied: HEADER,
+    }
     const { segment, fd, end } = make(this.#disk, this.#folder, header, [])
     const old = this.#segments
     this.#disk.close(this.#fd)
@@ -145,12 +163,16 @@ export class Journal {
     this.#fd = fd
     this.#end = end
     this.#allocated = end
+    this.#identity = this.#disk.identity(fd)
     return old
   }
 
   drop(old: Segment[]): void {
-    for (const { path } of old) this.#disk.remove(path)
-    this.#disk.syncFolderNow(this.#folder)
+    // The oldest first, each for good before the next: what a power loss leaves has no gap in it.
+    for (const { path } of old) {
+      this.#disk.remove(path)
+      this.#disk.syncFolderNow(this.#folder)
+    }
     this.#segments = this.#segments.filter((segment) => !old.includes(segment))
   }
 
@@ -198,11 +220,23 @@ function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]):
     const end = fillSegment(disk, fd, header, lines)
     disk.syncNow(fd)
     disk.rename(`${path}.new`, path)
-    disk.syncFolderNow(folder)
+    // From here on a start would count on this segment: there is no going on in the old one.
+    uncertain(() => disk.syncFolderNow(folder))
     return { segment: { header, path }, fd, end }
   } catch (error) {
     disk.close(fd)
     throw error
+  }
+}
+
+/** Whatever fails here leaves the disk in a state that only a new start can read. */
+function uncertain(work: () => void): void {
+  try {
+    work()
+  } catch (error) {
+    throw error instanceof SyncFailed
+      ? error
+      : new SyncFailed(`the journal is in an unknown state (${codeOf(error)})`, { cause: error })
   }
 }
 

@@ -47,9 +47,9 @@ export class Lock {
     try {
       db.pragma('journal_mode = MEMORY')
       db.exec('BEGIN EXCLUSIVE')
-    } catch {
+    } catch (error) {
       db.close()
-      throw new Held(home, holderOf(journal))
+      throw (error as { code?: string }).code === 'SQLITE_BUSY' ? new Held(home, holderOf(journal)) : error
     }
     const lock = new Lock(db, disk, journal, { pid: process.pid, since: new Date(now).toISOString() })
     lock.#write()

@@ -1,0 +1,311 @@
+// Failures while running: of the views, of the disk, of single logs. What was acknowledged stays, what was refused
+// leaves no trace, and one broken thing does not take the others with it.
+
+import { cpSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import Database from 'better-sqlite3'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { SyncFailed } from '../src/core/log.ts'
+import { Tables } from '../src/core/tables.ts'
+import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { runOnFailingDisk } from './failing.ts'
+import {
+  cli,
+  type Json,
+  linesIn,
+  logBytes,
+  makeHome,
+  type Reply,
+  type Running,
+  refused,
+  run,
+  said,
+  sessionFile,
+} from './harness.ts'
+
+afterEach(() => {
+  vi.restoreAllMocks()
+})
+
+/** The next statement that fits fails as SQLite would fail it: with its code, and with the transaction undone where it says so. */
+function failNext(statement: RegExp, code: string, { undone = false } = {}) {
+  const real = Tables.prototype.sql
+  let armed = true
+  vi.spyOn(Tables.prototype, 'sql').mockImplementation(function (this: Tables, text: string) {
+    if (!armed || !statement.test(text)) return real.call(this, text)
+    armed = false
+    if (undone && this.db.inTransaction) this.db.exec('ROLLBACK')
+    throw Object.assign(new Error(`${code}, says the test`), { code })
+  })
+}
+
+async function eventually(ask: () => Promise<Reply>, status: number): Promise<Json> {
+  for (let i = 0; i < 100; i++) {
+    const reply = await ask()
+    if (reply.status === status) return reply.body
+    expect([503, 507]).toContain(reply.status)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error('it did not come back')
+}
+
+async function sound(running: Running): Promise<void> {
+  await running.stop()
+  expect(await cli(running.home, ['verify'])).toMatchObject({ code: 0 })
+  expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+}
+
+describe('views that fail', () => {
+  it('at their commit, with the transaction undone, lose nothing that was acknowledged', async () => {
+    const running = await run()
+    const users = Array.from({ length: 30 }, (_, i) => `u${i}`)
+    const started = await Promise.all(users.map((user_id) => running.admin.start({ user_id })))
+    failNext(/^COMMIT$/, 'SQLITE_FULL', { undone: true })
+    // Two readers at once: the second must not commit what the first failed to.
+    const readers = await Promise.all([running.admin.get('/api/v1/sessions'), running.admin.get('/api/v1/users/u0/sessions')])
+    expect(readers.map(({ status }) => status)).toContain(507)
+    await eventually(() => running.admin.get('/readyz'), 200)
+    const { sessions } = (await running.admin.get('/api/v1/sessions?limit=200')).body
+    expect(sessions.map(({ session_id }: Json) => session_id).sort()).toEqual(started.map(({ body }) => body.session_id).sort())
+    await refused(running, () => running.admin.start({ user_id: 'u0' }), 409, 'session-already-active')
+    expect((await running.admin.end({ user_id: 'u0', session_id: started[0]?.body.session_id })).body.seq).toBe(2)
+    await sound(running)
+  })
+
+  it('while a batch is decided, leave nothing of it', async () => {
+    const running = await run()
+    await running.admin.start({ user_id: 'bob' })
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    failNext(/^INSERT INTO sessions/, 'SQLITE_IOERR_READ')
+    const before = logBytes(running)
+    const replies = await Promise.all([running.admin.start(), running.admin.start({ user_id: 'eve' })])
+    expect(replies.filter(({ status, body }) => status === 503 && body.reason === 'not-recorded').length).toBeGreaterThan(0)
+    await eventually(() => running.admin.get('/readyz'), 200)
+    const active = (await running.admin.get('/api/v1/sessions')).body.sessions.map(({ user_id }: Json) => user_id)
+    expect(active.length).toBe(1 + replies.filter(({ status }) => status === 201).length)
+    if (active.length === 1) expect(logBytes(running)).toBe(before)
+    expect((await running.admin.start()).status).toBe(replies[0]?.status === 201 ? 409 : 201)
+    await sound(running)
+  })
+
+  it('at a checkpoint, keep the journal until one succeeds', async () => {
+    const running = await run()
+    await running.admin.start()
+    await running.admin.get('/api/v1/sessions')
+    failNext(/^COMMIT$/, 'SQLITE_IOERR_FSYNC', { undone: true })
+    await expect(running.sessile.recorder.checkpoint()).rejects.toThrow()
+    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(2)
+    await eventually(() => running.admin.get('/readyz'), 200)
+    await running.sessile.recorder.checkpoint()
+    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(1)
+    await sound(running)
+  })
+
+  it('in the pages behind the keys or the sessions, are rebuilt at the start without being asked', async () => {
+    const running = await run()
+    for (let i = 0; i < 60; i++) await running.admin.start({ user_id: `u${i}`, session_notes: 'x'.repeat(500) })
+    await running.stop()
+    const file = projectionOf(running.home)
+    const db = new Database(file, { readonly: true })
+    const size = db.pragma('page_size', { simple: true }) as number
+    const roots = db
+      .prepare("SELECT rootpage FROM sqlite_master WHERE tbl_name IN ('keys', 'sessions') AND rootpage > 0")
+      .pluck()
+      .all() as number[]
+    db.close()
+    const whole = readFileSync(file)
+    for (const root of roots) {
+      const harmed = Buffer.from(whole)
+      harmed.fill(0x5a, (root - 1) * size, root * size)
+      writeFileSync(file, harmed)
+      const again = await run(running.home)
+      await eventually(() => again.admin.get('/api/v1/sessions'), 200)
+      expect((await eventually(() => again.admin.get('/api/v1/users/u7/sessions'), 200)).sessions).toHaveLength(1)
+      await again.stop()
+    }
+    expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+  })
+})
+
+describe('views that are wrong about the end of a log', () => {
+  it.each([-20, 20])('by %i bytes, never lead to a write over what is there', async (by) => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, said('one'))
+    await running.stop()
+    const db = new Database(projectionOf(running.home))
+    db.prepare("UPDATE logs SET size = size + ? WHERE log LIKE '%sessions%'").run(by)
+    db.close()
+    const again = await run(running.home)
+    const before = logBytes(again)
+    expect(await again.admin.append(session_id, said('two'))).toMatchObject({ status: 503, body: { reason: 'not-recorded' } })
+    await refused(again, () => again.admin.append(session_id, said('two')), 503, 'log-damaged')
+    expect(logBytes(again)).toBe(before)
+    expect((await again.admin.start({ user_id: 'bob' })).status).toBe(201)
+  })
+})
+
+describe('one damaged log', () => {
+  it('costs the others nothing when the views are rebuilt, and what stands before the damage can be read', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, [said('one'), said('two')])
+    const other = (await running.admin.start({ user_id: 'bob' })).body
+    await running.stop()
+    const file = sessionFile(running.home, session_id)
+    writeFileSync(
+      file,
+      readFileSync(file, 'utf8').replace(
+        '"type":"transcript.said","v":1,"source":"transcriber","user_id":"ada"',
+        '"type":"TRANSCRIPT.said","v":1,"source":"transcriber","user_id":"ada"',
+      ),
+    )
+    rmSync(join(running.home, 'projections'), { recursive: true })
+    const again = await run(running.home)
+    const { sessions } = (await again.admin.get('/api/v1/sessions')).body
+    expect(sessions.map((session: Json) => session.session_id).sort()).toEqual([session_id, other.session_id].sort())
+    await refused(again, () => again.admin.get(`/api/v1/sessions/${session_id}`), 503, 'log-damaged')
+    expect((await again.admin.append(session_id, said('three'))).status).toBe(503)
+    expect((await again.admin.append(other.session_id, said('x', { user_id: 'bob' }))).status).toBe(201)
+    expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 1, err: expect.stringContaining('cannot be folded') })
+    await again.stop()
+  })
+
+  it('does not keep the service from stopping while somebody follows it', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, said('one'))
+    running.sessile.log.settle()
+    const file = sessionFile(running.home, session_id)
+    writeFileSync(file, readFileSync(file, 'utf8').replace('{"record_id":', '<"record_id":'))
+    const following = await running.admin.raw('GET', `/api/v1/sessions/${session_id}/records?follow=1`)
+    expect(await following.text()).toContain('log-damaged')
+    await running.stop()
+    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(1)
+  })
+
+  it('that is a link to elsewhere is neither followed nor in the way', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.stop()
+    const elsewhere = join(makeHome(), 'target')
+    const file = sessionFile(running.home, session_id)
+    writeFileSync(elsewhere, readFileSync(file))
+    const before = readFileSync(elsewhere)
+    rmSync(file)
+    symlinkSync(elsewhere, file)
+    let again = await run(running.home)
+    expect((await again.admin.append(session_id, said('x'))).status).toBe(503)
+    expect((await again.admin.start({ user_id: 'bob' })).status).toBe(201)
+    await again.sessile.recorder.checkpoint()
+    again = await again.restart()
+    expect((await again.admin.start({ user_id: 'eve' })).status).toBe(201)
+    expect(readFileSync(elsewhere)).toEqual(before)
+  })
+})
+
+describe('a journal', () => {
+  it('that was copied by a start is damaged by a flipped bit, and not torn', async () => {
+    const first = await run()
+    const { session_id } = (await first.admin.start()).body
+    for (const text of ['one', 'two', 'three']) await first.admin.append(session_id, said(text))
+    // As kill -9 would leave it: the lines are in the journal alone, and the next start copies them.
+    const home = makeHome()
+    cpSync(first.home, home, { recursive: true })
+    for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(home), name), { force: true })
+    const second = await run(home)
+    const copied = makeHome()
+    cpSync(home, copied, { recursive: true })
+    for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(copied), name), { force: true })
+    await second.stop()
+    const segment = join(journalOf(copied), readdirSync(journalOf(copied)).find((name) => name.endsWith('.wal')) as string)
+    const bytes = readFileSync(segment)
+    bytes.write('THREE', bytes.indexOf('three'))
+    writeFileSync(segment, bytes)
+    await expect(run(copied)).rejects.toThrow(/damaged/)
+  })
+
+  it('whose new segment may or may not have its name ends the process: only a start can tell', async () => {
+    const { running, disk, fatal } = await runOnFailingDisk()
+    await running.admin.start()
+    disk.syncFolderNow = () => {
+      throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' })
+    }
+    await expect(running.sessile.recorder.checkpoint()).rejects.toThrow(SyncFailed)
+    expect(fatal).toHaveLength(1)
+    expect((await running.admin.start({ user_id: 'bob' })).status).toBe(503)
+  })
+
+  it('that another recorder has replaced acknowledges nothing more', async () => {
+    const { running, fatal } = await runOnFailingDisk()
+    await running.admin.start()
+    for (const name of readdirSync(journalOf(running.home))) if (name.endsWith('.wal')) rmSync(join(journalOf(running.home), name))
+    expect(await running.admin.start({ user_id: 'bob' })).toMatchObject({ status: 503, body: { reason: 'not-recorded' } })
+    expect(fatal[0]?.message).toContain('another recorder')
+  })
+})
+
+describe('a file that cannot be written for a while', () => {
+  it('keeps nobody waiting, is read from memory meanwhile, and is completed when it can be', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    running.sessile.log.settle()
+    const file = sessionFile(running.home, session_id)
+    const inode = statSync(file).ino
+    const real = disk.write.bind(disk)
+    disk.write = (fd, bytes, position) => {
+      if (disk.identity(fd) === inode) throw Object.assign(new Error('EIO: write'), { code: 'EIO' })
+      return real(fd, bytes, position)
+    }
+    expect((await running.admin.append(session_id, said('waits'))).status).toBe(201)
+    expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
+    expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript).toHaveLength(1)
+    expect(linesIn(file)).toHaveLength(1)
+    disk.write = real
+    running.sessile.log.settle()
+    expect(linesIn(file)).toHaveLength(2)
+    await sound(running)
+  })
+})
+
+describe('rebuilds beside the living', () => {
+  it('each have a note of their own of what has grown; a check takes none away', async () => {
+    const { sessile, admin, home } = await run()
+    const { session_id } = (await admin.start()).body
+    const log = `users/ada/sessions/${session_id}`
+    const { rebuild } = await sessile.recorder.rebuildBegins()
+    await admin.append(session_id, said('one'))
+    expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+    expect((await sessile.recorder.rebuildGoesOn(rebuild)).grown).toEqual([log])
+    expect((await sessile.recorder.rebuildGoesOn(rebuild)).grown).toEqual([])
+    const second = await sessile.recorder.rebuildBegins()
+    await expect(sessile.recorder.rebuildGoesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
+    await expect(sessile.recorder.rebuildEnds(rebuild, () => sessile.recorder.views)).rejects.toMatchObject({
+      reason: 'no-rebuild',
+    })
+    expect((await sessile.recorder.rebuildGoesOn(second.rebuild)).grown).toEqual([])
+  })
+
+  it('under load lose nothing, double nothing, and leave heads that the next records follow', async () => {
+    const running = await run()
+    const ids = await Promise.all(
+      Array.from({ length: 20 }, async (_, i) => (await running.admin.start({ user_id: `u${i}` })).body.session_id as string),
+    )
+    let stop = false
+    const pouring = Promise.all(
+      ids.map(async (id, i) => {
+        for (let seq = 2; !stop; seq++) {
+          const reply = await running.admin.append(id, said('x', { user_id: `u${i}` }))
+          expect(reply).toMatchObject({ status: 201, body: { seq } })
+        }
+      }),
+    )
+    for (let round = 0; round < 3; round++) {
+      const both = await Promise.all([cli(running.home, ['rebuild']), cli(running.home, ['rebuild', '--check'])])
+      expect(both.map(({ code }) => code)).toEqual([0, 0])
+    }
+    stop = true
+    await pouring
+    await sound(running)
+  }, 120_000)
+})
