@@ -108,6 +108,7 @@ describe('sessions.start', () => {
     ['another source', { source: 'somebody' }, 'source'],
     ['a performer of the wrong type', { performer_id: 7 }, 'performer_id'],
     ['a performer with a slash', { performer_id: 'a/b' }, 'performer_id'],
+    ['a day that no month has', { kind: 'therapy', session_date: '2031-02-31' }, 'session_date'],
     ['a date that is none', { kind: 'therapy', session_date: 'tomorrow' }, 'session_date'],
   ]
   it.each(bad)('refuses %s and says where', async (_, more, path) => {

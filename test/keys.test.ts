@@ -99,6 +99,9 @@ describe('keys', () => {
     await refused(running, () => running.admin.post('/api/v1/keys', { account_id: 'd' }), 422, 'scope-required')
     await refused(running, () => running.admin.post('/api/v1/keys', { account_id: '../d', users: 'all' }), 422, 'invalid')
     await refused(running, () => running.admin.post('/api/v1/keys', { account_id: 'd', users: [] }), 422, 'invalid')
+    for (const account_id of ['operator', 'system']) {
+      await refused(running, () => running.admin.post('/api/v1/keys', { account_id, users: 'all' }), 422, 'reserved-account')
+    }
     await refused(running, () => running.admin.post('/api/v1/keys/key_nobody/revoke', {}), 404, 'key-not-found')
   })
 })

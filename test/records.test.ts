@@ -198,6 +198,17 @@ describe('records.append as a stream', () => {
     expect(answers[1].status).toBe(400)
   })
 
+  it('answers a line that is too long, and goes on behind it', async () => {
+    const sessile = await run()
+    const { body } = await sessile.admin.start()
+    const answers = await stream(sessile, body.session_id, [
+      JSON.stringify(said('one')),
+      'x'.repeat(1_500_000),
+      JSON.stringify(said('two')),
+    ])
+    expect(answers.map(({ seq, reason }) => seq ?? reason)).toEqual([2, 'record-too-large', 3])
+  })
+
   it('answers the first line while the second has yet to come', async () => {
     const sessile = await run()
     const { body } = await sessile.admin.start()
@@ -266,6 +277,7 @@ describe('law 12: no raw media in a log', () => {
     'Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft '.repeat(40),
     '今日は天気がいいですね。'.repeat(300),
     'one\nword\na\nline\n'.repeat(200),
+    `${'A'.repeat(1000)} `.repeat(90),
   ])('lets people talk: %.30s', async (text) => {
     const { admin } = await run()
     const { body } = await admin.start()

@@ -16,10 +16,11 @@ export function answerLines(
   body: ReadableStream<Uint8Array>,
 ): ReadableStream<Uint8Array> {
   let number = 0
-  const answer = async (line: Uint8Array): Promise<string> => {
+  const answer = async (line: Uint8Array | Refusal): Promise<string> => {
     // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
     const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
     try {
+      if (line instanceof Refusal) throw line
       return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key }))
     } catch (error) {
       if (!(error instanceof Refusal)) broke(error)
@@ -64,19 +65,29 @@ export function answerLines(
   })
 }
 
+/** A line that is longer than a record can be: it is answered, and passed over up to its end. */
+const tooLong = () => new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
+
 /** The lines of a body in groups, as its chunks bring them; blank lines are left out. */
-async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array[]> {
+async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<(Uint8Array | Refusal)[]> {
   let rest = Buffer.alloc(0)
+  let passing = false
   for await (const chunk of body) {
     const bytes = rest.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([rest, chunk])
-    const lines: Uint8Array[] = []
+    const lines: (Uint8Array | Refusal)[] = []
     let start = 0
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      if (!isBlank(bytes.subarray(start, end))) lines.push(bytes.subarray(start, end))
+      const line = bytes.subarray(start, end)
+      if (!passing && !isBlank(line)) lines.push(line.length > LARGEST_LINE ? tooLong() : line)
+      passing = false
       start = end + 1
     }
-    rest = Buffer.from(bytes.subarray(start))
-    if (rest.length > LARGEST_LINE) throw new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
+    rest = passing ? Buffer.alloc(0) : Buffer.from(bytes.subarray(start))
+    if (rest.length > LARGEST_LINE) {
+      lines.push(tooLong())
+      passing = true
+      rest = Buffer.alloc(0)
+    }
     if (lines.length > 0) yield lines
   }
   if (!isBlank(rest)) yield [rest]

@@ -14,7 +14,8 @@ const always: Refuses = {
   invalid: 'invalid',
   unauthenticated: 'unauthenticated',
   forbidden: 'forbidden',
-  unavailable: 'unavailable',
+  starting: 'unavailable',
+  rebuilding: 'unavailable',
 }
 const ofCommands: Refuses = {
   'performer-required': 'invalid',
@@ -24,6 +25,7 @@ const ofCommands: Refuses = {
   'body-too-large': 'too-large',
   'record-too-large': 'too-large',
   'idempotency-key-reused': 'refused',
+  erased: 'not-found',
   'not-recorded': 'unavailable',
   overloaded: 'unavailable',
   stopping: 'unavailable',
@@ -55,51 +57,64 @@ function place(paths: Record<string, Json>, at: string, operation: Json): void {
   paths[path] = { ...paths[path], [method.toLowerCase()]: operation }
 }
 
-function ofCommand(command: Command): Json {
-  const { at = '', does, input, output, makes, body, refuses, door } = command
+function ofCommand({ at = '', does, input, output, makes, body, refuses, door }: Command): Json {
+  const fields = jsonSchema(input, 'input')
   const names = pathNames(at)
-  const schema = body ? jsonSchema(body, 'input') : without(jsonSchema(input, 'input'), names)
+  const json = { 'application/json': { schema: bare(body ? jsonSchema(body, 'input') : without(fields, names)) } }
+  const bodiless = !body && Object.keys((fields.properties ?? {}) as Json).every((name) => names.includes(name))
   return {
     summary: does,
-    operationId: at.slice(at.lastIndexOf('/') + 1).includes('.') ? at.slice(at.lastIndexOf('/') + 1) : idOf(at),
-    parameters: [
-      ...names.map(inPath),
-      {
-        name: 'Idempotency-Key',
-        in: 'header',
-        schema: { type: 'string', minLength: 1, maxLength: 255 },
-        description: 'The caller’s own name for this request: a retry under it records nothing new and gets the first answer.',
-      },
-    ],
-    requestBody: { required: true, content: { 'application/json': { schema: bare(schema) } } },
-    responses: { ...answer(makes, output), ...refusals({ ...always, ...ofCommands, ...refuses }, door) },
+    operationId: idOf(at),
+    parameters: [...names.map((name) => inPath(name, fields)), idempotencyKey],
+    ...(bodiless
+      ? {}
+      : {
+          requestBody: {
+            required: true,
+            content: body ? { ...json, [NDJSON]: { schema: json['application/json'].schema } } : json,
+          },
+        }),
+    responses: {
+      ...answer(makes, output),
+      // A stream of lines is answered by a stream of lines: refusals are among them.
+      ...(body
+        ? { [success.done]: { description: 'For each line of the stream its record or its refusal.', content: { [NDJSON]: {} } } }
+        : {}),
+      ...refusals({ ...always, ...ofCommands, ...refuses }, door),
+    },
   }
 }
 
-function ofQuery({ at, does, input, output, refuses, door }: Query): Json {
-  const schema = jsonSchema(input, 'input')
+const idempotencyKey = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  schema: { type: 'string', pattern: '^[\\x21-\\x7e]{1,255}$' },
+  description: 'The caller’s own name for this request: a retry under it records nothing new and gets the first answer.',
+}
+
+function ofQuery({ at, does, input, output, also, refuses, door }: Query): Json {
+  const fields = jsonSchema(input, 'input')
   const names = pathNames(at)
-  const responses = { ...answer(false, output), ...refusals({ ...always, ...refuses }, door) }
-  if (at.startsWith('POST ')) {
-    return {
-      summary: does,
-      operationId: idOf(at),
-      requestBody: { required: true, content: { 'application/json': { schema: bare(schema) } } },
-      responses,
-    }
+  const operation = {
+    summary: does,
+    operationId: idOf(at),
+    responses: { ...answer(false, output, also), ...refusals({ ...always, ...refuses }, door) },
   }
-  const properties = (schema.properties ?? {}) as Record<string, Json>
-  const required = (schema.required ?? []) as string[]
-  const parameters = Object.entries(properties).map(([name, of]) =>
-    names.includes(name) ? { ...inPath(name), schema: of } : { name, in: 'query', required: required.includes(name), schema: of },
+  if (at.startsWith('POST '))
+    return { ...operation, requestBody: { required: true, content: { 'application/json': { schema: bare(fields) } } } }
+  const required = (fields.required ?? []) as string[]
+  const parameters = Object.entries((fields.properties ?? {}) as Record<string, Json>).map(([name, schema]) =>
+    names.includes(name) ? inPath(name, fields) : { name, in: 'query', required: required.includes(name), schema },
   )
-  return { summary: does, operationId: idOf(at), parameters, responses }
+  return { ...operation, parameters }
 }
 
-const answer = (makes: boolean, output: z.ZodType) => ({
+const NDJSON = 'application/x-ndjson'
+
+const answer = (makes: boolean, output: z.ZodType, also: readonly string[] = []) => ({
   [makes ? success.made : success.done]: {
     description: makes ? 'Made, and durable.' : 'Done.',
-    content: { 'application/json': { schema: bare(jsonSchema(output)) } },
+    content: { 'application/json': { schema: bare(jsonSchema(output)) }, ...Object.fromEntries(also.map((type) => [type, {}])) },
   },
 })
 
@@ -133,18 +148,27 @@ const problem = bare(
       detail: z.string(),
       reason: z.string().describe('stable and machine-readable'),
       errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
-      request_id: z.string(),
+      request_id: z.string().optional().describe('as in X-Request-ID; absent within a stream'),
     }),
   ),
 )
 
 const pathNames = (at: string) => [...at.matchAll(/\{(\w+)\}/g)].map(([, name]) => name as string)
-const inPath = (name: string) => ({ name, in: 'path', required: true, schema: { type: 'string' } })
-const idOf = (at: string) =>
-  at
+const inPath = (name: string, { properties = {} }: Json) => ({
+  name,
+  in: 'path',
+  required: true,
+  schema: (properties as Json)[name] ?? { type: 'string' },
+})
+/** `sessions.start` for a route that is a name; else the method and the path, as words. */
+function idOf(at: string): string {
+  const last = at.slice(at.lastIndexOf('/') + 1)
+  if (last.includes('.')) return last
+  return at
     .toLowerCase()
     .replace(/[^a-z0-9.]+/g, '-')
     .replace(/-$/, '')
+}
 
 function bare(schema: Json): Json {
   const { $schema: _, ...rest } = schema

@@ -14,7 +14,7 @@ import type { Sessile } from '../core/sessile.ts'
 import { mediaType, readJson } from './body.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
-import { type Door, type Problem, problemOf, problemResponse, success } from './problem.ts'
+import { type Problem, problemOf, problemResponse, success } from './problem.ts'
 import { sliceAsEvents, sliceAsJson, sliceAsLines } from './slice.ts'
 
 export interface DoorParts {
@@ -27,14 +27,17 @@ export interface DoorParts {
   /** Who holds this secret. */
   authenticate: (secret: string) => Caller | undefined
   /** Routes for the owner of the files alone. */
-  operate: Record<string, (sessile: Sessile, body: unknown) => Promise<unknown>>
+  operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
 }
+
+/** At which door a request stands: a device's, or an application's. */
+type At = Command['door']
 
 type Env = { Variables: { request: string; caller: Caller; refused: Problem } }
 
 const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
 
-export class DoorHandle {
+export class Door {
   readonly app: Hono<Env>
   /** How each open stream is ended. */
   readonly #streams = new Set<() => void>()
@@ -52,7 +55,7 @@ export class DoorHandle {
       this.#route(`POST /operator/${name}`, 'api', async (c) => {
         if (c.get('caller').account_id !== 'operator')
           throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        return c.json((await work(this.#sessile, await readJson(c.req.raw))) as object)
+        return c.json((await work(this.#sessile, (await readJson(c.req.raw)) as Record<string, string>)) as object)
       })
     }
   }
@@ -99,7 +102,7 @@ export class DoorHandle {
     this.app.onError((error, c) => this.#refuse(c, error, 'api'))
   }
 
-  #route(at: string, door: Door, answer: (c: Context<Env>) => Promise<Response>): void {
+  #route(at: string, door: At, answer: (c: Context<Env>) => Promise<Response>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), async (c) => {
       try {
@@ -156,7 +159,7 @@ export class DoorHandle {
     return c.json(sliceAsJson(this.#sessile, answer))
   }
 
-  #refuse(c: Context<Env>, error: unknown, door: Door): Response {
+  #refuse(c: Context<Env>, error: unknown, door: At): Response {
     const problem = { ...problemOf(error, door), request_id: c.get('request') }
     if (problem.status === 500) this.#note(c, error)
     c.set('refused', problem)

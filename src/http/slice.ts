@@ -57,7 +57,15 @@ export function sliceAsEvents(sessile: Sessile, { log, after }: Slice, open: Set
 
   const hasRoom = () => (stream.desiredSize ?? 0) > 0
   const pump = () => {
-    if (!hasRoom()) return
+    try {
+      if (hasRoom()) give()
+    } catch {
+      // A line that is no record: the stream ends here, and says why.
+      stream.enqueue(Buffer.from('event: problem\ndata: {"reason":"log-damaged"}\n\n'))
+      stop()
+    }
+  }
+  const give = () => {
     let text = ''
     for (const line of linesOf(sessile.log, log, offset)) {
       offset = line.end
