@@ -33,7 +33,7 @@ export interface Opening {
   fatal?: (error: Error) => void
 }
 
-export const quiet = pino({ level: 'silent' })
+const quiet = pino({ level: 'silent' })
 
 /** Structured lines on stderr, gathered and written off the path of the answers, at the latest after a second. */
 export function makeLogger(level: string): Logger {

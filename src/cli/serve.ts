@@ -10,12 +10,14 @@ export const serveVerb: Verb = {
   async run({ config }) {
     const logger = makeLogger(config.logLevel)
     const serving = await serve({ config, logger })
-    if (serving.firstKey !== undefined) greet(serving.url, serving.firstKey)
-    say(`Sessile serves ${config.home} on ${serving.url} (documentation: ${serving.url}/docs)`)
-    await new Promise<void>((resolve) => {
+    // Heard before anybody is told that it serves: whoever waited for that may stop it at once.
+    const told = new Promise<void>((resolve) => {
       process.once('SIGTERM', resolve)
       process.once('SIGINT', resolve)
     })
+    if (serving.firstKey !== undefined) greet(serving.url, serving.firstKey)
+    say(`Sessile serves ${config.home} on ${serving.url} (documentation: ${serving.url}/docs)`)
+    await told
     say('Sessile is stopping: it answers what is under way and makes everything durable.')
     await serving.stop()
     logger.flush()

@@ -9,7 +9,7 @@ import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
 
 /** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
-export function foldLine(views: Views, events: Events, log: string, line: PlacedLine, before: Head | undefined): Head {
+function foldLine(views: Views, events: Events, log: string, line: PlacedLine, before: Head | undefined): Head {
   const record = parseLine(line.bytes)
   // The hash stands in the last 43 characters of a line before `"}`, or is a field of an erased one.
   if (isErased(record)) return { seq: record.seq, hash: Buffer.from(record.hash, 'base64url'), size: line.end, at: before?.at ?? 0 }

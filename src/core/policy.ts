@@ -20,7 +20,7 @@ export interface Caller {
 
 type Reach = 'none' | 'in scope' | 'all'
 
-export const policy: Record<Action, Record<Role, Reach>> = {
+const policy: Record<Action, Record<Role, Reach>> = {
   record: { device: 'in scope', admin: 'all' },
   read: { device: 'in scope', admin: 'all' },
   'keep keys': { device: 'none', admin: 'all' },

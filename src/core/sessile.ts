@@ -128,7 +128,7 @@ export class Sessile {
 const rebuilding = () => new Refusal('unavailable', 'rebuilding', 'The views are being brought back from the logs.')
 
 /** The input as the schema reads it, or a refusal that says what is wrong and where. */
-export function check<T>(schema: z.ZodType<T>, value: unknown): T {
+function check<T>(schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(value)
   if (result.success) return result.data
   const faults = result.error.issues.flatMap(faultsOf)

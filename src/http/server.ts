@@ -161,7 +161,7 @@ export class Door {
 
   #refuse(c: Context<Env>, error: unknown, door: At): Response {
     const problem = { ...problemOf(error, door), request_id: c.get('request') }
-    if (problem.status === 500) this.#note(c, error)
+    if (!(error instanceof Refusal)) this.#note(c, error)
     c.set('refused', problem)
     return problemResponse(problem)
   }

@@ -14,7 +14,7 @@ import type { JournalLine, Line } from '../core/log.ts'
 
 const MAGIC = Buffer.from('SESSILE1')
 export const HEADER = 80
-export const FRAME = 40
+const FRAME = 40
 /** Ends the frames of a command: what stands before a missing one was never acknowledged. */
 const MORE = 1
 const MARK = 0x4d415246
