@@ -3,10 +3,9 @@
 
 import { cpSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { SyncFailed } from '../src/core/log.ts'
-import { Tables } from '../src/core/tables.ts'
+import { openDatabase, Tables } from '../src/core/tables.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
@@ -106,8 +105,8 @@ describe('views that fail', () => {
     for (let i = 0; i < 60; i++) await running.admin.start({ user_id: `u${i}`, session_notes: 'x'.repeat(500) })
     await running.stop()
     const file = projectionOf(running.home)
-    const db = new Database(file, { readonly: true })
-    const size = db.pragma('page_size', { simple: true }) as number
+    const db = openDatabase(file, { readonly: true })
+    const size = db.prepare('PRAGMA page_size').pluck().get() as number
     const roots = db
       .prepare("SELECT rootpage FROM sqlite_master WHERE tbl_name IN ('keys', 'sessions') AND rootpage > 0")
       .pluck()
@@ -133,7 +132,7 @@ describe('views that are wrong about the end of a log', () => {
     const { session_id } = (await running.admin.start()).body
     await running.admin.append(session_id, said('one'))
     await running.stop()
-    const db = new Database(projectionOf(running.home))
+    const db = openDatabase(projectionOf(running.home))
     db.prepare("UPDATE logs SET size = size + ? WHERE log LIKE '%sessions%'").run(by)
     db.close()
     const again = await run(running.home)

@@ -3,9 +3,9 @@
 
 import { chmodSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, it } from 'vitest'
 import { openLog } from '../src/app.ts'
+import { openDatabase } from '../src/core/tables.ts'
 import { Held } from '../src/log/lock.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { runOnFailingDisk } from './failing.ts'
@@ -199,7 +199,7 @@ describe('law 7: everything read is derived', () => {
     }
     await running.stop()
     const rows = () => {
-      const db = new Database(projectionOf(running.home), { readonly: true })
+      const db = openDatabase(projectionOf(running.home), { readonly: true })
       const all = Object.fromEntries(
         ['sessions', 'keys', 'logs', 'commands'].map((table) => [table, db.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all()]),
       )
@@ -222,7 +222,7 @@ describe('law 8: one active session per user', () => {
     const running = await run()
     await running.admin.start()
     await running.stop()
-    const db = new Database(projectionOf(running.home))
+    const db = openDatabase(projectionOf(running.home))
     const again = () =>
       db.exec(
         "INSERT INTO sessions SELECT 'sess_other', user_id, 2, kind, exclusive, status, started_at, started_by, ended_at, ended_by, end_reason, duration_seconds, crisis_detected, is_training_data, training_intent_label, session_notes, counselor_category, room_name, language, session_date, site_name, site_description, project_key, llm_provider_choice FROM sessions",

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { type Client, clockAt, type Json, later, refused, run, said, sessionFile } from './harness.ts'
 
 const ids = (body: Json) => body.sessions.map(({ session_id }: { session_id: string }) => session_id)
@@ -260,6 +260,20 @@ describe('GET /api/v1/sessions/{session_id}/records?follow=1', () => {
     await read(total + 1 - seen.length)
     await second
     expect(seen).toEqual(Array.from({ length: total + 1 }, (_, i) => i + 1))
+  })
+
+  it('says now and then that it is still there', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval'] })
+    later(() => void vi.useRealTimers())
+    const { admin } = await run()
+    const { body } = await admin.start()
+    const response = await admin.raw('GET', `/api/v1/sessions/${body.session_id}/records?follow=1`)
+    const reader = (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader()
+    let text = ''
+    while (!text.includes('caught-up')) text += (await reader.read()).value
+    vi.advanceTimersByTime(15_000)
+    expect((await reader.read()).value).toBe(': still here\n\n')
+    await reader.cancel()
   })
 
   it('begins after the seq that is asked for', async () => {

@@ -14,8 +14,8 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
 import { describe, expect, it } from 'vitest'
+import { openDatabase } from '../src/core/tables.ts'
 import { JournalDamaged } from '../src/log/journal.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import {
@@ -206,7 +206,7 @@ describe('the views', () => {
     [
       'from another version',
       (file) => {
-        const db = new Database(file)
+        const db = openDatabase(file)
         db.exec("UPDATE meta SET value = 'older' WHERE key = 'fingerprint'; DELETE FROM sessions")
         db.close()
       },
@@ -214,7 +214,7 @@ describe('the views', () => {
     [
       'from another life of the data',
       (file) => {
-        const db = new Database(file)
+        const db = openDatabase(file)
         db.exec("UPDATE meta SET value = 'ffff' WHERE key = 'journal'; DELETE FROM sessions")
         db.close()
       },
@@ -222,7 +222,7 @@ describe('the views', () => {
     [
       'behind what the journal still holds',
       (file) => {
-        const db = new Database(file)
+        const db = openDatabase(file)
         db.exec("UPDATE meta SET value = '0' WHERE key = 'lsn'; DELETE FROM sessions")
         db.close()
       },
@@ -230,7 +230,7 @@ describe('the views', () => {
     [
       'ahead of the journal',
       (file) => {
-        const db = new Database(file)
+        const db = openDatabase(file)
         db.exec("UPDATE meta SET value = '999' WHERE key = 'lsn'; DELETE FROM sessions")
         db.close()
       },

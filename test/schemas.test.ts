@@ -6,7 +6,6 @@ import { createHash } from 'node:crypto'
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Ajv2020 } from 'ajv/dist/2020.js'
-import Database from 'better-sqlite3'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
@@ -14,6 +13,7 @@ import { Events, type EventType, events } from '../src/core/event.ts'
 import { linesOf } from '../src/core/log.ts'
 import { isErased, parseLine, type Recorded, scan } from '../src/core/record.ts'
 import { Schemas } from '../src/core/schemas.ts'
+import { openDatabase } from '../src/core/tables.ts'
 import { verify } from '../src/core/verify.ts'
 import { features } from '../src/features/index.ts'
 import { FileShelf, projectionOf } from '../src/log/shelf.ts'
@@ -149,7 +149,7 @@ describe('a new version', () => {
     expect(await sessile('rebuild')).toMatchObject({ code: 0 })
     const { session_id } = JSON.parse(readFileSync(join(FIXTURES, 'crisis.jsonl'), 'utf8').split('\n')[0] as string)
     expect((await sessile('cat', session_id, '--says')).out).toContain('A crisis was flagged: unknown, asked for help.')
-    const views = new Database(projectionOf(home), { readonly: true })
+    const views = openDatabase(projectionOf(home), { readonly: true })
     expect(views.prepare('SELECT room_name FROM sessions WHERE session_id = ?').get(session_id)).toEqual({ room_name: 'unknown' })
     views.close()
   })

@@ -15,6 +15,25 @@ import {
   type View,
 } from './view.ts'
 
+// From Node 24.19 on, the process aborts when a connection or a statement of better-sqlite3 12 is collected as garbage
+// outside of JavaScript (nodejs/node#65446). Version 13 is free of that, and does not run on Node 20. So none is ever
+// garbage: connections and statements are kept until the process ends. There are a few dozen, and as many more for each
+// rebuild. For the same reason nothing here calls `pragma()` or `iterate()`, which make objects of their own.
+const kept: object[] = []
+const ROWS_AT_ONCE = 1000
+
+export function openDatabase(file: string, options: Database.Options = {}): Database.Database {
+  const db = new Database(file, options)
+  const prepare = db.prepare.bind(db)
+  db.prepare = ((text: string) => {
+    const statement = prepare(text)
+    kept.push(statement)
+    return statement
+  }) as typeof db.prepare
+  kept.push(db)
+  return db
+}
+
 /** What the core itself keeps beside the features' views: how far each log and each named command has come. */
 export const ownTables = `-- How far the views have come: the journal, the place in order, the latest timestamp, the shape of the tables.
 CREATE TABLE meta (
@@ -55,7 +74,7 @@ export class Tables {
   readonly #rows = new Map<string, Rows<Columns>>()
 
   constructor(file: string, options: Database.Options = {}) {
-    this.db = new Database(file, { timeout: 2000, ...options })
+    this.db = openDatabase(file, { timeout: 2000, ...options })
   }
 
   sql(text: string): Database.Statement {
@@ -81,18 +100,33 @@ export class Tables {
   /** The digest of every row of every table: equal digests, equal rows. What names this life of the data is left out. */
   *digests(views: readonly View[]): Generator<{ table: string; rows: number; digest: string }> {
     const tables = [
-      { name: 'logs', order: 'log' },
-      { name: 'commands', order: 'key, log' },
-      ...views.map(({ name, key }) => ({ name, order: key.join(', ') })),
+      { name: 'logs', keys: ['log'] },
+      { name: 'commands', keys: ['key', 'log'] },
+      ...views.map(({ name, key }) => ({ name, keys: key })),
     ]
-    for (const { name, order } of tables) {
+    for (const { name, keys } of tables) {
       const digest = createHash('sha256')
       let rows = 0
-      for (const row of this.db.prepare(`SELECT * FROM ${name} ORDER BY ${order}`).raw().iterate()) {
+      for (const row of this.#rowsOf(name, keys)) {
         digest.update(JSON.stringify(row)).update('\n')
         rows++
       }
       yield { table: name, rows, digest: digest.digest('hex') }
+    }
+  }
+
+  /** Every row in the order of its key, some at a time. */
+  *#rowsOf(name: string, keys: readonly string[]): Generator<Record<string, Parameter>> {
+    const order = `ORDER BY ${keys.join(', ')} LIMIT ${ROWS_AT_ONCE}`
+    let rows = this.sql(`SELECT * FROM ${name} ${order}`).all() as Record<string, Parameter>[]
+    while (rows.length > 0) {
+      yield* rows
+      const last = rows.at(-1) as Record<string, Parameter>
+      const beyond = `(${keys.join(', ')}) > (${keys.map(() => '?').join(', ')})`
+      rows = this.sql(`SELECT * FROM ${name} WHERE ${beyond} ${order}`).all(...keys.map((key) => last[key])) as Record<
+        string,
+        Parameter
+      >[]
     }
   }
 

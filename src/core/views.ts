@@ -53,10 +53,10 @@ export class Views {
       tables = new Tables(file)
       // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
       // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
-      tables.db.pragma('journal_mode = WAL')
-      tables.db.pragma('synchronous = NORMAL')
-      tables.db.pragma('wal_autocheckpoint = 0')
-      tables.db.pragma('cache_size = -65536')
+      tables.db.exec('PRAGMA journal_mode = WAL')
+      tables.db.exec('PRAGMA synchronous = NORMAL')
+      tables.db.exec('PRAGMA wal_autocheckpoint = 0')
+      tables.db.exec('PRAGMA cache_size = -65536')
       const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
       if (by === fingerprint(made)) return new Views(file, made, tables)
       tables.close()
@@ -72,9 +72,9 @@ export class Views {
     mkdirSync(dirname(file), { recursive: true })
     remove(file)
     const tables = new Tables(file)
-    tables.db.pragma('journal_mode = OFF')
-    tables.db.pragma('synchronous = OFF')
-    tables.db.pragma('cache_size = -65536')
+    tables.db.exec('PRAGMA journal_mode = OFF')
+    tables.db.exec('PRAGMA synchronous = OFF')
+    tables.db.exec('PRAGMA cache_size = -65536')
     tables.db.exec(ownTables + made.views.map(tableOf).join(''))
     return new Views(file, made, tables)
   }
@@ -187,11 +187,11 @@ export class Views {
   /** Makes everything committed so far survive a power loss. A synced commit makes all commits before it durable too. */
   harden(mark: Mark): void {
     if (this.#open) throw new Error('broken: hardening the views in the middle of a transaction')
-    this.#writer.db.pragma('synchronous = FULL')
+    this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
     this.commit(mark)
-    this.#writer.db.pragma('wal_checkpoint(PASSIVE)')
-    this.#writer.db.pragma('synchronous = NORMAL')
+    this.#writer.db.exec('PRAGMA wal_checkpoint(PASSIVE)')
+    this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }
 
   digests() {

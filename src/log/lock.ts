@@ -4,7 +4,8 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
+import { openDatabase } from '../core/tables.ts'
 import { type Disk, withFile, writeAll } from './disk.ts'
 
 export interface Holder {
@@ -43,9 +44,9 @@ export class Lock {
   }
 
   static take(disk: Disk, home: string, journal: string, now: number): Lock {
-    const db = new Database(join(journal, 'lock'), { timeout: 200 })
+    const db = openDatabase(join(journal, 'lock'), { timeout: 200 })
     try {
-      db.pragma('journal_mode = MEMORY')
+      db.exec('PRAGMA journal_mode = MEMORY')
       db.exec('BEGIN EXCLUSIVE')
     } catch (error) {
       db.close()
@@ -90,8 +91,8 @@ export function holderOf(journal: string): Holder | undefined {
 export function isHeld(journal: string): boolean {
   let db: Database.Database | undefined
   try {
-    db = new Database(join(journal, 'lock'), { readonly: true, fileMustExist: true, timeout: 0 })
-    db.prepare('SELECT count(*) FROM sqlite_master').get()
+    db = openDatabase(join(journal, 'lock'), { readonly: true, fileMustExist: true, timeout: 0 })
+    db.exec('SELECT count(*) FROM sqlite_master')
     return false
   } catch (error) {
     return (error as { code?: string }).code === 'SQLITE_BUSY'
