@@ -208,9 +208,11 @@ async function stop({
   stopChores()
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   door.endStreams()
-  server.closeIdleConnections()
+  // A connection that is kept open after its last answer must not keep us.
+  const closing = setInterval(() => server.closeIdleConnections(), 50)
   const patience = setTimeout(() => server.closeAllConnections(), 10_000)
   await closed
+  clearInterval(closing)
   clearTimeout(patience)
   await sessile.recorder.close()
 }

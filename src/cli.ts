@@ -56,10 +56,13 @@ async function main([name, ...args]: string[]): Promise<number> {
 function codeOf(error: unknown): number {
   if (error instanceof Usage || error instanceof BadConfig) return exit.usage
   if (error instanceof Held) return exit.held
-  if (error instanceof JournalDamaged) return exit.damaged
+  if (error instanceof JournalDamaged || isOfSystem(error)) return exit.damaged
   if (error instanceof Refusal) return exit.found
   throw error
 }
+
+/** The operating system's own no: a folder that is a file, or that others own. */
+const isOfSystem = (error: unknown) => error instanceof Error && 'syscall' in error
 
 // Whoever reads our output may stop early, as `head` does.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
