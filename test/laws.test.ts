@@ -112,6 +112,7 @@ describe('law 5: state follows the log', () => {
   it('changes nothing where the disk refuses the write, tells the caller, and goes on when there is room', async () => {
     const { running, disk } = await runOnFailingDisk()
     const { session_id } = (await running.admin.start()).body
+    running.sessile.log.settle()
     disk.fail('ENOSPC')
     const before = logBytes(running)
     const replies = await Promise.all([

@@ -129,8 +129,11 @@ describe('a second process on the same data', () => {
   it('is refused, names the first and changes nothing', async () => {
     const home = makeHome()
     const first = await serveApart(home)
-    await first.admin.start()
+    const { body } = await first.admin.start()
     await first.admin.get('/api/v1/sessions')
+    // Lines get to their files a little after the answer.
+    const file = sessionFile(home, body.session_id)
+    await expect.poll(() => existsSync(file) && readFileSync(file, 'utf8')).toMatch(/\n$/)
     const note = () => readFileSync(join(journal(home), 'holder.json'), 'utf8')
     const before = { files: filesUnder(home), logs: logBytes({ home }), note: note() }
     const { code, out, err } = await cli(home, ['serve'], { SESSILE_PORT: '0' })

@@ -11,13 +11,14 @@ import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
 import { accountLog, type Line, type Log, sessionLog } from './log.ts'
 import { rawMedia } from './media.ts'
+import type { Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
 import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { seal } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
-import type { Remembered, Views } from './views.ts'
+import type { Views } from './views.ts'
 
 export interface Request {
   input: unknown

@@ -16,9 +16,10 @@ import { Refusal } from './errors.ts'
 import type { Report } from './fold.ts'
 import type { Head } from './heads.ts'
 import { type Line, type Log, linesOf, NotWritten, SyncFailed } from './log.ts'
+import type { Remembered } from './names.ts'
 import { isErased, parseLine, type Recorded } from './record.ts'
 import { isDamage, isSqlite } from './tables.ts'
-import type { Mark, Remembered, Views } from './views.ts'
+import type { Mark, Views } from './views.ts'
 
 /** Called when a log has grown; what it grew by is read from the log. */
 export type Watcher = () => void

@@ -73,7 +73,12 @@ export class Tables {
   readonly #statements = new Map<string, Database.Statement>()
   readonly #rows = new Map<string, Rows<Columns>>()
 
-  constructor(file: string, options: Database.Options = {}) {
+  /** Remembers rows by key while it is the only one to write them: most commands ask for the same few again and again. */
+  readonly #remembers: boolean
+  readonly #remembered = new Map<string, Map<unknown, Row<Columns>>>()
+
+  constructor(file: string, options: Database.Options = {}, remembers = false) {
+    this.#remembers = remembers
     this.db = openDatabase(file, { timeout: 2000, ...options })
   }
 
@@ -95,6 +100,19 @@ export class Tables {
       this.#rows.set(view.name, rows)
     }
     return rows as unknown as Rows<C>
+  }
+
+  /** The rows of a view that were asked for by key lately; none where others may write them. */
+  recent(view: string): Map<unknown, Row<Columns>> | undefined {
+    if (!this.#remembers) return undefined
+    const rows = this.#remembered.get(view) ?? new Map<unknown, Row<Columns>>()
+    this.#remembered.set(view, rows)
+    return rows
+  }
+
+  /** Rows were taken back: what is remembered of them may be wrong. */
+  forget(): void {
+    for (const rows of this.#remembered.values()) rows.clear()
   }
 
   /** The digest of every row of every table: equal digests, equal rows. What names this life of the data is left out. */
@@ -137,23 +155,44 @@ export class Tables {
   }
 }
 
-function rowsOf(tables: Tables, { name, columns }: View): Rows<Columns> {
+const MOST_RECENT = 16_384
+
+function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
   const all = Object.keys(columns)
+  const own = key[0] as string
   const put = `INSERT INTO ${name} (${all.join(', ')}) VALUES (${all.map(() => '?').join(', ')})`
+  const byKey = `SELECT * FROM ${name} WHERE ${own} = ?`
+  const recent = tables.recent(name)
   const equal = (where: object, between: string) =>
     Object.keys(where)
       .map((column) => `${column} = ?`)
       .join(between)
+
+  const getByKey = (value: Parameter): Row<Columns> | undefined => {
+    const known = recent?.get(value)
+    if (known) return known
+    const row = tables.sql(byKey).get(value) as Row<Columns> | undefined
+    if (!row || !recent) return row
+    if (recent.size >= MOST_RECENT) recent.delete(recent.keys().next().value)
+    recent.set(value, row)
+    return row
+  }
   return {
     put: (row) => void tables.sql(put).run(all.map((column) => (row as Row<Columns>)[column] ?? null)),
-    set: (where, changes) =>
-      void tables
+    set: (where, changes) => {
+      tables
         .sql(`UPDATE ${name} SET ${equal(changes, ', ')} WHERE ${equal(where, ' AND ')}`)
-        .run(...Object.values(changes), ...Object.values(where)),
-    get: (where) =>
-      tables.sql(`SELECT * FROM ${name} WHERE ${equal(where, ' AND ')}`).get(...(Object.values(where) as Parameter[])) as
+        .run(...Object.values(changes), ...Object.values(where))
+      if (own in where) recent?.delete(where[own])
+      else recent?.clear()
+    },
+    get: (where) => {
+      const columns = Object.keys(where)
+      if (columns.length === 1 && columns[0] === own) return getByKey(where[own] as Parameter)
+      return tables.sql(`SELECT * FROM ${name} WHERE ${equal(where, ' AND ')}`).get(...(Object.values(where) as Parameter[])) as
         | Row<Columns>
-        | undefined,
+        | undefined
+    },
     find: (rest, ...parameters) => tables.sql(`SELECT * FROM ${name} ${rest}`).all(...parameters) as Row<Columns>[],
     one: <T>(select: string, rest: string, ...parameters: Parameter[]) =>
       tables.sql(`SELECT ${select} FROM ${name} ${rest}`).get(...parameters) as T | undefined,

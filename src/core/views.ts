@@ -5,9 +5,14 @@ import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSy
 import { dirname } from 'node:path'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
+import { Names, type Remembered } from './names.ts'
 import type { Recorded } from './record.ts'
 import { fingerprint, ownTables, Tables } from './tables.ts'
+import { type Savepoint, Transaction } from './transaction.ts'
 import { indexesOf, type Read, tableOf, type View } from './view.ts'
+
+/** Names that wait to be written, beyond which a rebuild writes them without waiting for its end. */
+const MOST_NAMES = 50_000
 
 /** What views are made by. */
 type Made = Pick<Gathered, 'views' | 'code'>
@@ -19,26 +24,21 @@ export interface Mark {
   timestamp: number
 }
 
-/** Where the records of a named request begin in one log. */
-export interface Remembered {
-  log: string
-  body: string
-  offset: number
-  count: number
-}
-
 export class Views {
   readonly file: string
   readonly #made: Made
   readonly #folds: Map<string, View[]>
   #writer: Tables
   #reader: Tables | undefined
-  #open = false
+  readonly #transaction: Transaction
+  readonly #names = new Names()
+  readonly #undoTo: number[] = []
 
   private constructor(file: string, made: Made, writer: Tables) {
     this.file = file
     this.#made = made
     this.#writer = writer
+    this.#transaction = new Transaction(writer)
     this.#folds = new Map()
     for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
@@ -50,7 +50,7 @@ export class Views {
     if (!existsSync(file)) return { why: 'there are none' }
     let tables: Tables | undefined
     try {
-      tables = new Tables(file)
+      tables = new Tables(file, {}, true)
       // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
       // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
       tables.db.exec('PRAGMA journal_mode = WAL')
@@ -83,6 +83,7 @@ export class Views {
   finish(mark: Mark): void {
     for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
     this.begin()
+    this.#transaction.write()
     this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#made))
     this.commit(mark)
     this.close()
@@ -115,63 +116,60 @@ export class Views {
   }
 
   get uncommitted(): boolean {
-    return this.#open
+    return this.#transaction.open
   }
 
   begin(): void {
-    if (this.#open) return
-    this.#writer.sql('BEGIN IMMEDIATE').run()
-    this.#open = true
+    this.#transaction.begin()
   }
 
   /** After a failure of the database: nothing more can be written or committed here. What was committed can still be read. */
   abandon(): void {
-    this.#open = false
+    this.#transaction.abandon()
     this.#writer.close()
   }
 
   commit(mark: Mark): void {
+    this.#transaction.write()
     // Some errors end the transaction by themselves; writing the mark outside of it would claim what was undone.
     if (!this.#writer.db.inTransaction) throw new Error('the transaction of the views is gone')
+    this.#names.flush(this.#writer)
     const put = this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)')
     put.run('journal', mark.journal)
     put.run('lsn', String(mark.lsn))
     put.run('timestamp', String(mark.timestamp))
-    this.#writer.sql('COMMIT').run()
-    this.#open = false
+    this.#transaction.commit()
   }
 
-  savepoint(name: 'batch' | 'one' | 'log'): void {
-    this.#writer.sql(`SAVEPOINT ${name}`).run()
+  savepoint(name: Savepoint): void {
+    this.#transaction.savepoint(name)
+    this.#undoTo.push(this.#names.savepoint)
   }
 
-  release(name: 'batch' | 'one' | 'log'): void {
-    this.#writer.sql(`RELEASE ${name}`).run()
+  release(name: Savepoint): void {
+    this.#transaction.release(name)
+    this.#undoTo.pop()
+    if (this.#undoTo.length === 0) this.#names.keep()
   }
 
-  undo(name: 'batch' | 'one' | 'log'): void {
-    this.#writer.sql(`ROLLBACK TO ${name}`).run()
-    this.release(name)
+  undo(name: Savepoint): void {
+    this.#transaction.undo(name)
+    this.#names.undo(this.#undoTo.pop() ?? 0)
   }
 
   /** Folds one record into every view that has a fold for it. */
   apply(record: Recorded, log: string, offset: number): void {
-    if (record.command_id !== undefined) this.#remember(record.command_id, log, offset)
-    for (const view of this.#folds.get(record.type) ?? []) view.folds.get(record.type)?.(record, this.#writer.rows(view))
+    if (record.command_id !== undefined) this.#names.remember(record.command_id, log, offset)
+    const views = this.#folds.get(record.type)
+    if (!views) return
+    this.#transaction.write()
+    for (const view of views) view.folds.get(record.type)?.(record, this.#writer.rows(view))
   }
 
-  /** A command's id is `<digest of caller and key>.<digest of what was asked>`; its records in a log are contiguous. */
-  #remember(command_id: string, log: string, offset: number): void {
-    const [key, body] = command_id.split('.')
-    this.#writer
-      .sql(
-        'INSERT INTO commands (key, log, body, offset, count) VALUES (?, ?, ?, ?, 1) ON CONFLICT (key, log) DO UPDATE SET count = count + 1',
-      )
-      .run(key, log, body, offset)
-  }
-
+  /** Where the records of the request with this name stand. */
   remembered(key: string): Remembered[] {
-    return this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[]
+    const flushed = this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[]
+    return [...flushed, ...this.#names.find(key)]
   }
 
   head(log: string): Head | undefined {
@@ -179,6 +177,8 @@ export class Views {
   }
 
   putHead(log: string, head: Head): void {
+    this.#transaction.write()
+    if (this.#names.size > MOST_NAMES) this.#names.flush(this.#writer)
     this.#writer
       .sql('INSERT OR REPLACE INTO logs (log, seq, hash, size, at) VALUES (?, ?, ?, ?, ?)')
       .run(log, head.seq, head.hash, head.size, head.at)
@@ -186,7 +186,7 @@ export class Views {
 
   /** Makes everything committed so far survive a power loss. A synced commit makes all commits before it durable too. */
   harden(mark: Mark): void {
-    if (this.#open) throw new Error('broken: hardening the views in the middle of a transaction')
+    if (this.uncommitted) throw new Error('broken: hardening the views in the middle of a transaction')
     this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
     this.commit(mark)

@@ -12,8 +12,11 @@ interface Pending {
   length: number
 }
 
-const MOST_OPEN = 512
+const MOST_OPEN = 1024
 const MOST_ENDS = 32_768
+/** How long lines wait to be copied together, and how many bytes of them do. */
+const GATHER_MS = 50
+const GATHER_BYTES = 4 * 1024 * 1024
 const SLICE_MS = 4
 const AGAIN_MS = 1000
 const SYNCS_AT_ONCE = 4
@@ -37,7 +40,8 @@ export class Copies {
   #touched = new Set<string>()
   #folders = new Set<string>()
   #bytes = 0
-  #next: NodeJS.Immediate | NodeJS.Timeout | undefined
+  #next: NodeJS.Timeout | undefined
+  #soon = false
   #trouble: string | undefined
   #full = false
 
@@ -97,7 +101,13 @@ export class Copies {
       } else this.#pending.set(log, { offset, chunks: [bytes], length: bytes.length })
       this.#bytes += bytes.length
     }
-    this.#next ??= setImmediate(() => this.#slice())
+    // A little later, several lines of a log go in one write; when much is waiting, at once.
+    this.#next ??= setTimeout(() => this.#slice(), GATHER_MS)
+    if (this.#bytes > GATHER_BYTES && !this.#soon) {
+      this.#soon = true
+      clearTimeout(this.#next)
+      this.#next = setTimeout(() => this.#slice(), 0)
+    }
   }
 
   /** A part of a log, from its file and from what has yet to get there. */
@@ -118,6 +128,7 @@ export class Copies {
   /** Copies for a few milliseconds, then lets others have their turn. */
   #slice(): void {
     this.#next = undefined
+    this.#soon = false
     const until = performance.now() + SLICE_MS
     let failed: unknown
     // One file that cannot be written must not keep the others waiting.
@@ -134,7 +145,7 @@ export class Copies {
     if (this.#trouble !== undefined) {
       this.#report(this.#trouble, { waiting: this.#pending.size })
       this.#next = setTimeout(() => this.#slice(), AGAIN_MS).unref()
-    } else if (this.#pending.size > 0) this.#next = setImmediate(() => this.#slice())
+    } else if (this.#pending.size > 0) this.#next = setTimeout(() => this.#slice(), 0)
   }
 
   #copy(log: string): void {
@@ -302,8 +313,7 @@ export class Copies {
   }
 
   close(): void {
-    clearImmediate(this.#next as NodeJS.Immediate)
-    clearTimeout(this.#next as NodeJS.Timeout)
+    clearTimeout(this.#next)
     for (const fd of this.#open.values()) this.#disk.close(fd)
     this.#open.clear()
   }
