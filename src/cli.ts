@@ -41,8 +41,12 @@ process.umask(0o077)
 
 async function main([name, ...args]: string[]): Promise<number> {
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    if (name === undefined) {
+      say(help())
+      return exit.usage
+    }
     await put(help())
-    return name === undefined ? exit.usage : exit.done
+    return exit.done
   }
   const verb = Object.hasOwn(verbs, name) ? verbs[name] : undefined
   if (!verb) throw new Usage(`there is no verb ${name}: sessile help lists them`)

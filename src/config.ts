@@ -20,7 +20,7 @@ export class BadConfig extends Error {}
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
 
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
-  const port = Number(env.SESSILE_PORT ?? 8787)
+  const port = Number(env.SESSILE_PORT || 8787)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new BadConfig(`SESSILE_PORT must be a port number, not ${env.SESSILE_PORT}.`)
   const adminKey = env.SESSILE_ADMIN_KEY

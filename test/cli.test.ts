@@ -380,6 +380,16 @@ const tamperings: [string, (on: Tampering) => void, number, string | RegExp][] =
     'session.paused is not a registered event',
   ],
   [
+    'a log that was written anew as a whole, each seal fitting the one before',
+    ({ ada, file, lines }) =>
+      writeFileSync(
+        file,
+        resealed(ada, lines, (content) => content.replace('"text":"one"', '"text":"two"')),
+      ),
+    4,
+    'the log is whole in itself, but not the one that was recorded',
+  ],
+  [
     'a record that is earlier than the one before it',
     ({ ada, file, lines }) =>
       writeFileSync(

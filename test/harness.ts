@@ -210,6 +210,8 @@ export interface Ran {
 /** Runs a verb of the command line to its end. */
 export function cli(home: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
   const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, SESSILE_HOME: home, ...env } })
+  child.stdout.setEncoding('utf8')
+  child.stderr.setEncoding('utf8')
   return new Promise((resolve) => {
     const ran = { out: '', err: '' }
     child.stdout.on('data', (data) => {

@@ -219,6 +219,19 @@ function borrowedCommands(sources: Source[]): string[] {
   )
 }
 
+const makesGarbage = (sources: Source[]) =>
+  codeUnder(sources, 'src/').flatMap((source) => [
+    ...each(
+      source,
+      source.code,
+      /\.(?:pragma|iterate|transaction)\(/g,
+      () => 'makes an object that may be collected, which ends the process',
+    ),
+    ...(source.path === 'src/core/tables.ts'
+      ? []
+      : each(source, source.code, /\bnew Database\(/g, () => 'openDatabase keeps what it opens')),
+  ])
+
 const readsEnvironment = (sources: Source[]) =>
   codeUnder(sources, 'src/')
     .filter(({ path }) => path !== 'src/config.ts' && path !== 'src/sessile.mjs')
@@ -281,7 +294,6 @@ const WRITES =
   /^(?:promises|writ|append|createWriteStream|rename|rm|unlink|mkdir|mkdtemp|f?truncate|copyFile|cp|symlink|link|[fl]?(?:chmod|chown|utimes)|lutimes)/
 const mayWrite: Record<string, readonly string[]> = {
   'src/log/disk.ts': ['openSync', 'writeSync', 'ftruncateSync', 'mkdirSync', 'renameSync', 'rmSync'],
-  'src/log/lock.ts': ['better-sqlite3'], // the lock is a lock of SQLite
   'src/core/tables.ts': ['better-sqlite3'], // the views' database
   'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
@@ -576,6 +588,16 @@ rule('no file imports itself, by whatever way round', circles, {
 rule('features share events and views, and no commands', borrowedCommands, {
   bites: [['src/features/b.ts:1', "import { one } from './a.ts'", { 'src/features/a.ts': 'export const one = command({})' }]],
   lets: [{ 'src/features/a.ts': 'export const one = view({})', 'src/features/b.ts': "import { one } from './a.ts'" }],
+})
+
+rule('nothing of SQLite may become garbage: connections and statements are kept, and nothing else is made', makesGarbage, {
+  bites: [
+    ['src/core/a.ts:1', "db.pragma('journal_mode = WAL')"],
+    ['src/core/a.ts:1', 'for (const row of statement.iterate()) {}'],
+    ['src/core/a.ts:1', 'const db = new Database(file)'],
+    ['src/core/a.ts:1', 'const all = db.transaction(() => {})'],
+  ],
+  lets: [{ 'src/core/tables.ts': 'const db = new Database(file)' }, { 'src/core/a.ts': "db.exec('PRAGMA synchronous = FULL')" }],
 })
 
 rule('only config.ts reads the environment', readsEnvironment, {

@@ -69,7 +69,7 @@ async function whole(running: Running, session_id: string, texts: string[]): Pro
 describe('a start after a crash', () => {
   it('brings lines that had not reached their file from the journal', async () => {
     const { home, session_id, texts } = await dead()
-    rmSync(join(home, 'logs', 'users'), { recursive: true })
+    rmSync(join(home, 'logs', 'users'), { recursive: true, force: true })
     rmSync(join(home, 'logs', 'accounts'), { recursive: true })
     await whole(await run(home), session_id, texts)
   })
@@ -135,7 +135,7 @@ describe('a start after a crash', () => {
     const { session_id } = (await running.admin.start()).body
     await running.admin.append(session_id, [said('first'), said('second')])
     const home = crashed(running.home)
-    rmSync(join(home, 'logs', 'users'), { recursive: true })
+    rmSync(join(home, 'logs', 'users'), { recursive: true, force: true })
     rmSync(join(home, 'projections'), { recursive: true })
     const bytes = readFileSync(segment(home))
     writeFileSync(segment(home), bytes.subarray(0, bytes.lastIndexOf(0x7d) - 10))

@@ -146,24 +146,26 @@ async function check(config: Config): Promise<Done> {
     const behind = log && catchUpOffline(live, log)
     if (behind !== undefined)
       return { ok: false, says: `The views differ from the logs: ${behind}.`, logs: 0, records: 0, seconds: 0 }
+    if (running) await askHolder(config, running, 'POST', '/operator/settle', {})
     seen = new Tables(live, { readonly: true, fileMustExist: true })
     seen.db.exec('BEGIN')
     const { value: moment } = seen.sql("SELECT value FROM meta WHERE key = 'timestamp'").get() as { value: string }
-    if (running) await askHolder(config, running, 'POST', '/operator/settle', {})
     const shelf: Shelf = log ?? new FileShelf(config.home)
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, Number(moment)) ? 0 : Number.POSITIVE_INFINITY)
     const views = Views.create(scratch, features)
     const { latest: _, ...done } = await filled(views, live, { shelf, until })
-    views.commit({ journal: '', lsn: 0, timestamp: 0 })
+    views.commit({ journal: '', lsn: 0, timestamp: 0 }, { all: true })
     const different = compare([...seen.digests(features.views)], [...views.digests()])
+    // A running recorder writes names less often than rows: those that are there must be right, and more may follow.
+    if (running && different.get('commands') && views.hasAll(seen)) different.delete('commands')
     views.close()
     const says =
-      different.length === 0
+      different.size === 0
         ? `A rebuild gives the same rows: ${done.records} records in ${done.logs} logs.`
-        : `A rebuild gives other rows in: ${different.join(', ')}.`
-    return { ...done, ok: done.ok && different.length === 0, says }
+        : `A rebuild gives other rows in: ${[...different.values()].join(', ')}.`
+    return { ...done, ok: done.ok && different.size === 0, says }
   } finally {
     seen?.close()
     log?.close()
@@ -176,7 +178,9 @@ function catchUpOffline(live: string, log: ReturnType<typeof openLog>): string |
   const views = Views.open(live, features)
   if (!(views instanceof Views)) return views.why
   try {
-    return follow(views, features.events, log)
+    const behind = follow(views, features.events, log)
+    if (behind === undefined) views.harden({ ...views.mark, lsn: log.lsn })
+    return behind
   } finally {
     views.close()
   }
@@ -192,6 +196,8 @@ function beganAfter(shelf: Shelf, name: string, moment: number): boolean {
 type Digests = { table: string; rows: number; digest: string }[]
 
 const compare = (live: Digests, fresh: Digests) =>
-  live.flatMap(({ table, rows, digest }, i) =>
-    digest === fresh[i]?.digest ? [] : [`${table} (${rows} rows live, ${fresh[i]?.rows} rebuilt)`],
+  new Map(
+    live.flatMap(({ table, rows, digest }, i) =>
+      digest === fresh[i]?.digest ? [] : [[table, `${table} (${rows} rows live, ${fresh[i]?.rows} rebuilt)`] as const],
+    ),
   )

@@ -46,6 +46,9 @@ export const verifyVerb: Verb = {
             what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
           })
         }
+        if (head && findings.length === 0 && head.size === verified.bytes && !head.hash.equals(verified.hash)) {
+          findings.push({ log, line: verified.records, what: 'the log is whole in itself, but not the one that was recorded' })
+        }
         return { findings, verified }
       }
       let { findings, verified } = look()
@@ -74,7 +77,7 @@ const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
 
 /** Where the views last saw each log end. */
 interface Heads {
-  of(log: string): { seq: number; size: number } | undefined
+  of(log: string): { seq: number; size: number; hash: Buffer } | undefined
   all(): Iterable<string>
 }
 
@@ -95,7 +98,7 @@ function headsOf(home: string, running: boolean): Heads {
   }
   try {
     const tables = new Tables(file, { readonly: true })
-    const head = tables.sql('SELECT seq, size FROM logs WHERE log = ?')
+    const head = tables.sql('SELECT seq, size, hash FROM logs WHERE log = ?')
     const all = tables.sql('SELECT log FROM logs ORDER BY log').pluck()
     return { of: (log) => head.get(log) as ReturnType<Heads['of']>, all: () => all.all() as string[] }
   } catch {

@@ -3,8 +3,8 @@
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { type Log, linesOf, type PlacedLine, type Shelf } from './log.ts'
-import { isErased, parseLine } from './record.ts'
+import { type JournalLine, type Log, linesOf, type PlacedLine, type Shelf } from './log.ts'
+import { isErased, parseLine, scan } from './record.ts'
 import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
 
@@ -128,23 +128,34 @@ export async function restore({
 /** Folds the journal's lines that the views have not seen; says why it cannot where it cannot. */
 export function follow(views: Views, events: Events, log: Log): string | undefined {
   try {
-    const { journal, lsn, timestamp } = views.mark
+    const { journal, lsn, timestamp, names } = views.mark
     if (journal !== log.journal) return 'they belong to another journal'
-    const lines = log.since(lsn)
+    const lines = lsn <= log.lsn ? log.since(Math.min(lsn, names)) : undefined
     if (!lines) return 'the journal does not reach from where they stand to its end'
     let latest = timestamp
     views.begin()
-    for (const { log: name, offset, bytes } of lines) {
-      const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
-      const head = foldLine(views, events, name, line, views.head(name))
-      views.putHead(name, head)
-      latest = Math.max(latest, head.at)
+    for (const line of lines) {
+      if (line.lsn > lsn) latest = Math.max(latest, followLine(views, events, line))
+      else rememberLine(views, line)
     }
     views.commit({ journal, lsn: log.lsn, timestamp: latest })
     return undefined
   } catch (error) {
     return `they could not be brought up: ${(error as Error).message}`
   }
+}
+
+function followLine(views: Views, events: Events, { log, offset, bytes }: JournalLine): number {
+  const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
+  const head = foldLine(views, events, log, line, views.head(log))
+  views.putHead(log, head)
+  return head.at
+}
+
+/** A line whose rows are there, and whose name may not be. */
+function rememberLine(views: Views, { log, offset, bytes }: JournalLine): void {
+  const command_id = scan(bytes)?.envelope.command_id
+  if (command_id !== undefined) views.remember(command_id, log, offset)
 }
 
 async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, report: Report): Promise<Views> {
@@ -154,7 +165,11 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   log.settle()
   const views = Views.create(fresh, gathered)
   const { latest, ...done } = await takingTurns(
-    fill(views, { events: gathered.events, shelf: log, wrong: (name, why) => report('a log is damaged', { log: name, why }) }),
+    fill(views, {
+      events: gathered.events,
+      shelf: log,
+      wrong: (name, why) => report('a log is damaged', { log: name.slice(name.lastIndexOf('/') + 1), why }),
+    }),
   )
   views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })

@@ -277,13 +277,14 @@ export class Recorder {
     return { journal: this.#log.journal, lsn: this.#log.lsn, timestamp: this.#deciding.latest }
   }
 
-  #commit(): void {
+  #commit({ all = false } = {}): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    if (all) this.#deciding.views.begin()
     if (!this.#deciding.views.uncommitted) return
     try {
       this.#deciding.heads.flush((log, head: Head) => this.#deciding.views.putHead(log, head))
-      this.#deciding.views.commit(this.#mark)
+      this.#deciding.views.commit(this.#mark, { all })
     } catch (error) {
       this.#viewsFailed(error, [])
       throw this.#stalled
@@ -329,9 +330,12 @@ export class Recorder {
     return this.#checkpointing
   }
 
-  /** Brings every acknowledged line into its file, for another process to read. */
+  /** Brings every acknowledged line into its file and everything into the views, for another process to read. */
   settle(): Promise<void> {
-    return this.between(() => this.#log.settle())
+    return this.between(() => {
+      this.#commit({ all: true })
+      this.#log.settle()
+    })
   }
 
   /** A rebuild begins beside the live views; one that began before it is forgotten. */

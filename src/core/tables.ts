@@ -125,7 +125,7 @@ export class Tables {
     for (const { name, keys } of tables) {
       const digest = createHash('sha256')
       let rows = 0
-      for (const row of this.#rowsOf(name, keys)) {
+      for (const row of this.rowsIn(name, keys)) {
         digest.update(JSON.stringify(row)).update('\n')
         rows++
       }
@@ -134,7 +134,7 @@ export class Tables {
   }
 
   /** Every row in the order of its key, some at a time. */
-  *#rowsOf(name: string, keys: readonly string[]): Generator<Record<string, Parameter>> {
+  *rowsIn(name: string, keys: readonly string[]): Generator<Record<string, Parameter>> {
     const order = `ORDER BY ${keys.join(', ')} LIMIT ${ROWS_AT_ONCE}`
     let rows = this.sql(`SELECT * FROM ${name} ${order}`).all() as Record<string, Parameter>[]
     while (rows.length > 0) {

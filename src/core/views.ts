@@ -24,6 +24,11 @@ export interface Mark {
   timestamp: number
 }
 
+/** How far each part of them has come: named requests are written less often than rows, and are found in the journal till then. */
+export interface Come extends Mark {
+  names: number
+}
+
 export class Views {
   readonly file: string
   readonly #made: Made
@@ -34,11 +39,14 @@ export class Views {
   readonly #names = new Names()
   readonly #undoTo: number[] = []
 
-  private constructor(file: string, made: Made, writer: Tables) {
+  private constructor(file: string, made: Made, writer: Tables, readers = false) {
     this.file = file
     this.#made = made
     this.#writer = writer
     this.#transaction = new Transaction(writer)
+    // Opened together, so that both have the same files, whatever happens to the names of those: a stranger who still has
+    // the database open that was replaced may, on leaving, remove what bears the name of its write-ahead file.
+    if (readers) this.#reader = new Tables(file, { readonly: true })
     this.#folds = new Map()
     for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
@@ -58,7 +66,7 @@ export class Views {
       tables.db.exec('PRAGMA wal_autocheckpoint = 0')
       tables.db.exec('PRAGMA cache_size = -65536')
       const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
-      if (by === fingerprint(made)) return new Views(file, made, tables)
+      if (by === fingerprint(made)) return new Views(file, made, tables, true)
       tables.close()
       return { why: 'they were made by another version' }
     } catch (error) {
@@ -85,7 +93,7 @@ export class Views {
     this.begin()
     this.#transaction.write()
     this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#made))
-    this.commit(mark)
+    this.commit(mark, { all: true })
     this.close()
     syncPath(this.file)
   }
@@ -99,9 +107,10 @@ export class Views {
     syncPath(dirname(live))
   }
 
-  get mark(): Mark {
+  get mark(): Come {
     const stored = Object.fromEntries(this.#writer.sql('SELECT key, value FROM meta').raw().all() as [string, string][])
-    return { journal: stored.journal ?? '', lsn: Number(stored.lsn ?? 0), timestamp: Number(stored.timestamp ?? 0) }
+    const { journal = '', lsn = 0, timestamp = 0, names = 0 } = stored
+    return { journal, lsn: Number(lsn), timestamp: Number(timestamp), names: Number(names) }
   }
 
   /** The views as the recorder sees them: the open transaction included. */
@@ -111,7 +120,7 @@ export class Views {
 
   /** The views as everyone else sees them. */
   get committed(): Read {
-    this.#reader ??= new Tables(this.file, { readonly: true })
+    if (!this.#reader) throw new Error('broken: views that are being filled have no readers')
     return this.#reader.read
   }
 
@@ -129,12 +138,16 @@ export class Views {
     this.#writer.close()
   }
 
-  commit(mark: Mark): void {
+  /** Commits the rows, and the named requests too where there are many of them or `all` is asked for. */
+  commit(mark: Mark, { all = false } = {}): void {
     this.#transaction.write()
     // Some errors end the transaction by themselves; writing the mark outside of it would claim what was undone.
     if (!this.#writer.db.inTransaction) throw new Error('the transaction of the views is gone')
-    this.#names.flush(this.#writer)
     const put = this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)')
+    if (all || this.#names.size > MOST_NAMES) {
+      this.#names.flush(this.#writer)
+      put.run('names', String(mark.lsn))
+    }
     put.run('journal', mark.journal)
     put.run('lsn', String(mark.lsn))
     put.run('timestamp', String(mark.timestamp))
@@ -166,6 +179,11 @@ export class Views {
     for (const view of views) view.folds.get(record.type)?.(record, this.#writer.rows(view))
   }
 
+  /** Remembers a named request whose rows are there already. */
+  remember(command_id: string, log: string, offset: number): void {
+    this.#names.remember(command_id, log, offset)
+  }
+
   /** Where the records of the request with this name stand. */
   remembered(key: string): Remembered[] {
     const flushed = this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[]
@@ -189,9 +207,18 @@ export class Views {
     if (this.uncommitted) throw new Error('broken: hardening the views in the middle of a transaction')
     this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
-    this.commit(mark)
+    this.commit(mark, { all: true })
     this.#writer.db.exec('PRAGMA wal_checkpoint(PASSIVE)')
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
+  }
+
+  /** Is every named request that others know of known here, at the same place? */
+  hasAll(others: Tables): boolean {
+    const same = this.#writer.sql('SELECT 1 FROM commands WHERE key = ? AND log = ? AND body = ? AND offset = ? AND count = ?')
+    for (const { key, log, body, offset, count } of others.rowsIn('commands', ['key', 'log'])) {
+      if (!same.get(key, log, body, offset, count)) return false
+    }
+    return true
   }
 
   digests() {

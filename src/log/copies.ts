@@ -264,7 +264,7 @@ export class Copies {
 
   #harmed(log: string, why: string): void {
     this.#damaged.set(log, why)
-    this.#report('a log is damaged and takes no more records', { log, why })
+    this.#report('a log is damaged and takes no more records', { log: log.slice(log.lastIndexOf('/') + 1), why })
   }
 
   /** Under a name that tells log and offset, so that doing it again changes nothing. */
