@@ -3,7 +3,7 @@
 // leaves no trace.
 
 import { hash } from 'node:crypto'
-import type { Command } from './command.ts'
+import type { Command, Decision } from './command.ts'
 import { assert, Refusal } from './errors.ts'
 import type { Draft } from './event.ts'
 import type { Gathered } from './feature.ts'
@@ -33,6 +33,8 @@ export interface Waiting {
   done: (answer: unknown) => void
   failed: (error: unknown) => void
   records: Recorded[]
+  /** What its records will be known by, where the caller named it. */
+  command_id: string | undefined
   revealed: Record<string, unknown> | undefined
   /** Where the records of the first request with the same key stand. */
   before: Remembered[] | undefined
@@ -54,9 +56,19 @@ export class Deciding {
   /** The latest timestamp given, in milliseconds. */
   latest: number
   readonly #parts: Grounds
+  /** What is the same for every command. */
+  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'lastAt'>
+  #printed = { at: -1, text: '' }
 
   constructor(parts: Grounds, views: Views) {
     this.#parts = parts
+    this.#same = {
+      settings: parts.settings,
+      ulid: parts.source.ulid,
+      secret: parts.source.secret,
+      event: (type) => parts.gathered.events.named(type),
+      lastAt: (log) => this.heads.find(log)?.at,
+    }
     this.views = views
     this.latest = views.mark.timestamp
     this.heads = new Heads((log) => this.views.head(log))
@@ -93,7 +105,8 @@ export class Deciding {
   #decide(waiting: Waiting): Draft[] {
     const { command, request } = waiting
     if (request.key !== undefined) {
-      const [key, body] = commandId(command, request).split('.') as [string, string]
+      waiting.command_id = commandId(command, request)
+      const [key, body] = waiting.command_id.split('.') as [string, string]
       const before = this.views.remembered(key)
       if (before.some((found) => found.body !== body)) {
         throw new Refusal('refused', 'idempotency-key-reused', 'This Idempotency-Key was used for another request.')
@@ -106,15 +119,11 @@ export class Deciding {
     // Law 6: the server's clock, and never earlier than the last record.
     this.latest = Math.max(this.latest, this.#parts.source.now())
     return command.decide({
+      ...this.#same,
       input: request.input,
       caller: request.caller,
       read: this.views.read,
-      settings: this.#parts.settings,
       now: this.latest,
-      ulid: this.#parts.source.ulid,
-      secret: this.#parts.source.secret,
-      event: (type) => this.#parts.gathered.events.named(type),
-      lastAt: (log) => this.heads.find(log)?.at,
       refuse: (reason, detail, facts) => refusalOf(command.refuses, reason, detail, facts),
       reveal: (once) => {
         waiting.revealed = once
@@ -143,12 +152,12 @@ export class Deciding {
       v: draft.event.v,
       source: draft.source,
       user_id,
-      ...(session_id === undefined ? {} : { session_id }),
+      session_id,
       performer_id,
-      timestamp: new Date(this.latest).toISOString(),
-      ...(waiting.request.key === undefined ? {} : { command_id: commandId(waiting.command, waiting.request) }),
+      timestamp: this.#timestamp(),
+      command_id: waiting.command_id,
       data: draft.data,
-    }
+    } as Recorded
     const { line, hash } = seal(before.hash, contentOf(record))
     if (line.length > LARGEST_LINE) {
       throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${line.length}.`)
@@ -157,6 +166,12 @@ export class Deciding {
     this.heads.move(log, { seq: record.seq, hash, size: before.size + line.length, at: this.latest })
     lines.push({ log, offset: before.size, bytes: line, more: true })
     waiting.records.push(record)
+  }
+
+  /** The records of a batch share a few moments: each is printed once. */
+  #timestamp(): string {
+    if (this.latest !== this.#printed.at) this.#printed = { at: this.latest, text: new Date(this.latest).toISOString() }
+    return this.#printed.text
   }
 }
 

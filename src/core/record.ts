@@ -88,8 +88,27 @@ export const isErased = (value: unknown): value is Erased =>
   typeof value === 'object' && value !== null && 'erased_by' in value && 'commit' in value && 'hash' in value && 'seq' in value
 
 /** The record as one flat object, the data's fields beside the envelope's: what a caller who recorded it is told. */
-export function flat(record: Recorded): Record<string, unknown> {
-  const { data, command_id: _, ...envelope } = record
-  // The envelope stands first for the reader, and again last so that no field of the data can pose as one of its own.
-  return { ...envelope, ...(data as object), ...envelope }
+export function flat({
+  record_id,
+  seq,
+  type,
+  v,
+  source,
+  user_id,
+  session_id,
+  performer_id,
+  timestamp,
+  data,
+}: Recorded): Record<string, unknown> {
+  const told: Record<string, unknown> =
+    session_id === undefined
+      ? { record_id, seq, type, v, source, user_id, performer_id, timestamp }
+      : { record_id, seq, type, v, source, user_id, session_id, performer_id, timestamp }
+  const fields = data as Record<string, unknown>
+  for (const name of Object.keys(fields)) {
+    // No field of the data can pose as one of the envelope, or be anything but a field.
+    if (name === '__proto__') Object.defineProperty(told, name, { value: fields[name], enumerable: true })
+    else if (!Object.hasOwn(told, name)) told[name] = fields[name]
+  }
+  return told
 }

@@ -69,7 +69,17 @@ export class Recorder {
       return Promise.reject(new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.'))
     }
     return new Promise((done, failed) => {
-      this.#queue.push({ command, request, done, failed, records: [], revealed: undefined, before: undefined, refusal: undefined })
+      this.#queue.push({
+        command,
+        request,
+        done,
+        failed,
+        records: [],
+        command_id: undefined,
+        revealed: undefined,
+        before: undefined,
+        refusal: undefined,
+      })
       this.#wake()
     })
   }

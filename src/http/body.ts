@@ -1,6 +1,7 @@
 // Reading a body: bytes and depth are bounded before anything is parsed, and what cannot be read is refused with the
 // place where it went wrong.
 
+import type { IncomingMessage } from 'node:http'
 import { invalid, Refusal } from '../core/errors.ts'
 
 const MOST_BYTES = 4 * 1024 * 1024
@@ -10,15 +11,15 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 
 const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at most ${MOST_BYTES} bytes.`)
 
-export function mediaType(request: Request): string {
-  if (request.headers.has('content-encoding')) {
+export function mediaType({ headers }: IncomingMessage): string {
+  if (headers['content-encoding'] !== undefined) {
     throw new Refusal('invalid', 'unsupported-media-type', 'Bodies are taken as they are, not compressed.')
   }
-  return (request.headers.get('content-type') ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
+  return (headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
 }
 
-export async function readJson(request: Request): Promise<unknown> {
-  const type = mediaType(request)
+export async function readJson(incoming: IncomingMessage): Promise<unknown> {
+  const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw new Refusal(
       'invalid',
@@ -26,21 +27,24 @@ export async function readJson(request: Request): Promise<unknown> {
       `The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`,
     )
   }
-  if (Number(request.headers.get('content-length') ?? 0) > MOST_BYTES) throw tooLarge()
-  const bytes = request.headers.has('content-length') ? new Uint8Array(await request.arrayBuffer()) : await gather(request)
-  return parseJson(bytes)
+  if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
+  return parseJson(await gather(incoming))
 }
 
-/** A body of unstated length, read no further than the limit. */
-async function gather(request: Request): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of request.body ?? []) {
-    length += chunk.length
-    if (length > MOST_BYTES) throw tooLarge()
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks)
+/** The body, read no further than the limit; what comes beyond it is let go. */
+function gather(incoming: IncomingMessage): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    incoming.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (length <= MOST_BYTES) chunks.push(chunk)
+      else reject(tooLarge())
+    })
+    incoming.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
+    incoming.on('error', reject)
+    incoming.on('close', () => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
+  })
 }
 
 export function parseJson(bytes: Uint8Array): unknown {

@@ -42,7 +42,7 @@ const titles: Record<RefusalKind, string> = {
   broken: 'Something broke',
 }
 
-export interface Problem {
+interface Problem {
   type: string
   title: string
   status: number
@@ -70,9 +70,9 @@ export function problemOf(error: unknown, door: Door): Problem {
   }
 }
 
-export function problemResponse(problem: Problem): Response {
-  const headers: Record<string, string> = { 'content-type': 'application/problem+json' }
-  if (problem.status === 401) headers['www-authenticate'] = 'Bearer'
-  if (problem.status === 503 || problem.status === 507) headers['retry-after'] = '1'
-  return new Response(JSON.stringify(problem), { status: problem.status, headers })
+/** What a refusal says in its headers. */
+export function headersOf({ status }: Problem): Record<string, string> {
+  if (status === 401) return { 'www-authenticate': 'Bearer' }
+  if (status === 503 || status === 507) return { 'retry-after': '1' }
+  return {}
 }

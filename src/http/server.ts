@@ -3,6 +3,8 @@
 
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import type { HttpBindings } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { Command } from '../core/command.ts'
@@ -14,7 +16,7 @@ import type { Sessile } from '../core/sessile.ts'
 import { mediaType, readJson } from './body.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
-import { type Problem, problemOf, problemResponse, success } from './problem.ts'
+import { headersOf, problemOf, success } from './problem.ts'
 import { sliceAsEvents, sliceAsJson, sliceAsLines } from './slice.ts'
 
 export interface DoorParts {
@@ -33,29 +35,49 @@ export interface DoorParts {
 /** At which door a request stands: a device's, or an application's. */
 type At = Command['door']
 
-type Env = { Variables: { request: string; caller: Caller; refused: Problem } }
+type Routed = Context<{ Bindings: HttpBindings }>
+
+/** One request under way. */
+interface Asked {
+  readonly id: string
+  /** The route, never the path: a path names people. */
+  readonly route: string
+  readonly door: At
+  readonly incoming: IncomingMessage
+  readonly path: Record<string, string>
+  readonly c: Routed
+}
+
+/** An answer before it is sent. */
+interface Given {
+  status: number
+  type: string
+  body: string | ReadableStream<Uint8Array>
+  headers?: Record<string, string>
+  reason?: string
+}
 
 const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
 
 export class Door {
-  readonly app: Hono<Env>
+  readonly app: Hono<{ Bindings: HttpBindings }>
   /** How each open stream is ended. */
   readonly #streams = new Set<() => void>()
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
     this.#parts = parts
-    this.app = new Hono<Env>()
-    this.#always()
+    this.app = new Hono()
+    this.#open()
     const { commands, queries } = parts.gathered
-    for (const query of queries) this.#route(query.at, query.door, (c) => this.#ask(query, c))
-    for (const command of commands)
-      if (command.at !== undefined) this.#route(command.at, command.door, (c) => this.#perform(command, c))
+    for (const query of queries) this.#route(query.at, query.door, (asked, caller) => this.#ask(query, asked, caller))
+    for (const command of commands) {
+      if (command.at !== undefined) this.#route(command.at, command.door, (asked, caller) => this.#perform(command, asked, caller))
+    }
     for (const [name, work] of Object.entries(parts.operate)) {
-      this.#route(`POST /operator/${name}`, 'api', async (c) => {
-        if (c.get('caller').account_id !== 'operator')
-          throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        return c.json((await work(this.#sessile, (await readJson(c.req.raw)) as Record<string, string>)) as object)
+      this.#route(`POST /operator/${name}`, 'api', async ({ incoming }, caller) => {
+        if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
+        return json(await work(this.#sessile, (await readJson(incoming)) as Record<string, string>))
       })
     }
   }
@@ -64,129 +86,141 @@ export class Door {
     for (const stop of [...this.#streams]) stop()
   }
 
-  #always(): void {
-    const { logger, gathered, unready } = this.#parts
+  /** What everybody may ask, without a key. */
+  #open(): void {
+    const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
-    this.app.use(async (c, next) => {
-      const began = performance.now()
-      c.set('request', requestId(c.req.header('x-request-id')))
-      await next()
-      c.header('x-request-id', c.get('request'))
-      c.header('x-content-type-options', 'nosniff')
-      if (!c.res.headers.has('cache-control')) c.header('cache-control', 'no-store')
-      // The route, never the path: a path names people.
-      logger.info(
-        {
-          request_id: c.get('request'),
-          method: c.req.method,
-          route: routeOf(c),
-          status: c.res.status,
-          reason: c.get('refused')?.reason,
-          ms: Math.round((performance.now() - began) * 10) / 10,
-        },
-        'request',
-      )
-    })
-    this.app.get('/healthz', (c) => c.json({ status: 'alive' }))
-    this.app.get('/readyz', (c) => {
+    const get = (path: string, answer: () => Given) =>
+      this.app.get(path, (c) => this.#answer(c, `GET ${path}`, 'api', async () => answer()))
+    get('/healthz', () => json({ status: 'alive' }))
+    get('/readyz', () => {
       const why = unready()
-      if (why === undefined) return c.json({ status: 'ready' })
-      return this.#refuse(c, new Refusal('unavailable', 'not-ready', `Not ready: ${why}.`), 'api')
+      if (why !== undefined) throw new Refusal('unavailable', 'not-ready', `Not ready: ${why}.`)
+      return json({ status: 'ready' })
     })
-    this.app.get('/openapi.json', () => new Response(contract, { headers: { 'content-type': 'application/json' } }))
-    this.app.get(
-      '/docs',
-      () => new Response(docs, { headers: { 'content-type': 'text/html; charset=utf-8', 'content-security-policy': DOCS_POLICY } }),
+    get('/openapi.json', () => ({ status: success.done, type: 'application/json', body: contract }))
+    get('/docs', () => ({
+      status: success.done,
+      type: 'text/html; charset=utf-8',
+      body: docs,
+      headers: { 'content-security-policy': DOCS_POLICY },
+    }))
+    this.app.notFound((c) =>
+      this.#answer(c, 'none', 'api', async () => {
+        throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
+      }),
     )
-    this.app.notFound((c) => this.#refuse(c, new Refusal('not-found', 'no-such-route', 'There is nothing at this address.'), 'api'))
-    this.app.onError((error, c) => this.#refuse(c, error, 'api'))
   }
 
-  #route(at: string, door: At, answer: (c: Context<Env>) => Promise<Response>): void {
+  #route(at: string, door: At, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
-    this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), async (c) => {
-      try {
-        this.#admit(c)
-        return await answer(c)
-      } catch (error) {
-        return this.#refuse(c, error, door)
-      }
+    this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
+      this.#answer(c, at, door, (asked) => answer(asked, this.#admit(asked))),
+    )
+  }
+
+  /** The frame of every request: its id, its answer or its refusal, the headers that all answers have, its line in the log. */
+  async #answer(c: Routed, route: string, door: At, answer: (asked: Asked) => Promise<Given>): Promise<Response> {
+    const began = performance.now()
+    const { incoming } = c.env
+    const asked: Asked = { id: requestId(incoming.headers['x-request-id']), route, door, incoming, path: c.req.param(), c }
+    let given: Given
+    try {
+      given = await answer(asked)
+    } catch (error) {
+      given = this.#refuse(asked, error)
+    }
+    const { status, type, body, headers, reason } = given
+    const ms = Math.round((performance.now() - began) * 10) / 10
+    this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
+    return new Response(body, {
+      status,
+      headers: {
+        'content-type': type,
+        'x-request-id': asked.id,
+        'x-content-type-options': 'nosniff',
+        'cache-control': 'no-store',
+        ...headers,
+      },
     })
   }
 
-  #admit(c: Context<Env>): void {
+  #admit({ incoming }: Asked): Caller {
     if (!this.#parts.sessile()) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
-    const [scheme, secret] = (c.req.header('authorization') ?? '').split(' ')
+    const [scheme, secret] = (incoming.headers.authorization ?? '').split(' ')
     const caller = scheme?.toLowerCase() === 'bearer' && secret ? this.#parts.authenticate(secret) : undefined
     if (!caller) throw new Refusal('unauthenticated', 'unauthenticated', 'A request names its key: Authorization: Bearer …')
-    c.set('caller', caller)
+    return caller
   }
 
   get #sessile(): Sessile {
     return this.#parts.sessile() as Sessile
   }
 
-  async #perform(command: Command, c: Context<Env>): Promise<Response> {
-    const asking = {
-      caller: c.get('caller'),
-      path: c.req.param() as Record<string, string>,
-      key: idempotencyKey(c.req.header('idempotency-key')),
+  async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
+    const { incoming, path, c } = asked
+    const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']) }
+    if (command.body && mediaType(incoming) === NDJSON) {
+      const parts = { sessile: this.#sessile, command, asking, broke: (error: unknown) => this.#note(asked, error) }
+      return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
-    if (command.body && mediaType(c.req.raw) === 'application/x-ndjson') {
-      const parts = { sessile: this.#sessile, command, asking, broke: (error: unknown) => this.#note(c, error) }
-      const answers = answerLines(parts, c.req.raw.body ?? new ReadableStream({ start: (empty) => empty.close() }))
-      return new Response(answers, { headers: { 'content-type': 'application/x-ndjson' } })
-    }
-    const body = hasBody(c) ? await readJson(c.req.raw) : {}
-    const answer = await this.#sessile.perform(command, { ...asking, body })
-    return c.json(answer as object, command.makes ? success.made : success.done)
+    const body = hasBody(incoming) ? await readJson(incoming) : {}
+    return json(await this.#sessile.perform(command, { ...asking, body }), command.makes ? success.made : success.done)
   }
 
-  async #ask(query: Query, c: Context<Env>): Promise<Response> {
-    const given = query.at.startsWith('POST ') ? await readJson(c.req.raw) : single(c.req.queries())
-    const input = query.at.includes('{') ? { ...(given as object), ...c.req.param() } : given
-    const answer = await this.#sessile.ask(query, { input, caller: c.get('caller') })
-    if (!(answer instanceof Slice)) return c.json(answer as object)
+  async #ask(query: Query, { incoming, path, c }: Asked, caller: Caller): Promise<Given> {
+    const given = query.at.startsWith('POST ') ? await readJson(incoming) : single(c.req.queries())
+    const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller })
+    if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
-      const resumed = { ...answer, after: lastEventId(c.req.header('last-event-id')) ?? answer.after }
-      return new Response(sliceAsEvents(this.#sessile, resumed, this.#streams), {
-        headers: { 'content-type': 'text/event-stream' },
-      })
+      const resumed = { ...answer, after: lastEventId(incoming.headers['last-event-id'] as string | undefined) ?? answer.after }
+      return { status: success.done, type: 'text/event-stream', body: sliceAsEvents(this.#sessile, resumed, this.#streams) }
     }
-    if (c.req.header('accept')?.includes('application/x-ndjson')) {
-      return new Response(sliceAsLines(this.#sessile, answer), { headers: { 'content-type': 'application/x-ndjson' } })
-    }
-    return c.json(sliceAsJson(this.#sessile, answer))
+    if (incoming.headers.accept?.includes(NDJSON))
+      return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
+    return json(sliceAsJson(this.#sessile, answer))
   }
 
-  #refuse(c: Context<Env>, error: unknown, door: At): Response {
-    const problem = { ...problemOf(error, door), request_id: c.get('request') }
-    if (!(error instanceof Refusal)) this.#note(c, error)
-    c.set('refused', problem)
-    return problemResponse(problem)
+  #refuse(asked: Asked, error: unknown): Given {
+    const problem = problemOf(error, asked.door)
+    if (!(error instanceof Refusal)) this.#note(asked, error)
+    const { status, reason } = problem
+    return {
+      status,
+      reason,
+      type: 'application/problem+json',
+      body: JSON.stringify({ ...problem, request_id: asked.id }),
+      headers: headersOf(problem),
+    }
   }
 
   /** A mistake of our own: noted with its stack, which holds code and no content. */
-  #note(c: Context<Env>, error: unknown): void {
+  #note({ id, route }: Asked, error: unknown): void {
     const { stack = String(error) } = error as Error
-    this.#parts.logger.error({ request_id: c.get('request'), route: routeOf(c), stack }, 'broken')
+    this.#parts.logger.error({ request_id: id, route, stack }, 'broken')
   }
 }
 
-const hasBody = (c: Context<Env>) =>
-  c.req.header('transfer-encoding') !== undefined || (c.req.header('content-length') ?? '0') !== '0'
+const NDJSON = 'application/x-ndjson'
+
+const json = (value: unknown, status: number = success.done): Given => ({
+  status,
+  type: 'application/json',
+  body: JSON.stringify(value),
+})
+
+const hasBody = ({ headers }: IncomingMessage) =>
+  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 const DOCS_POLICY =
   "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-const routeOf = (c: Context<Env>) => c.req.routePath
+const requestId = (given: string | string[] | undefined) =>
+  typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID()
 
-const requestId = (given: string | undefined) =>
-  given !== undefined && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID()
-
-function idempotencyKey(given: string | undefined): string | undefined {
+function idempotencyKey(given: string | string[] | undefined): string | undefined {
   if (given === undefined) return undefined
-  if (/^[\x21-\x7e]{1,255}$/.test(given)) return given
+  if (typeof given === 'string' && /^[\x21-\x7e]{1,255}$/.test(given)) return given
   throw invalid([{ path: 'Idempotency-Key', message: 'must be 1 to 255 printable characters without spaces' }])
 }
 

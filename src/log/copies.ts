@@ -14,9 +14,11 @@ interface Pending {
 
 const MOST_OPEN = 1024
 const MOST_ENDS = 32_768
-/** How long lines wait to be copied together, and how many bytes of them do. */
+/** How long lines wait to be copied together: a moment where there are few of them, longer where many keep coming. */
 const GATHER_MS = 50
-const GATHER_BYTES = 4 * 1024 * 1024
+const BUSY_BYTES = 64 * 1024
+const BUSY_MS = 500
+const GATHER_BYTES = 8 * 1024 * 1024
 const SLICE_MS = 4
 const AGAIN_MS = 1000
 const SYNCS_AT_ONCE = 4
@@ -41,7 +43,7 @@ export class Copies {
   #folders = new Set<string>()
   #bytes = 0
   #next: NodeJS.Timeout | undefined
-  #soon = false
+  #since = 0
   #trouble: string | undefined
   #full = false
 
@@ -101,13 +103,19 @@ export class Copies {
       } else this.#pending.set(log, { offset, chunks: [bytes], length: bytes.length })
       this.#bytes += bytes.length
     }
-    // A little later, several lines of a log go in one write; when much is waiting, at once.
-    this.#next ??= setTimeout(() => this.#slice(), GATHER_MS)
-    if (this.#bytes > GATHER_BYTES && !this.#soon) {
-      this.#soon = true
-      clearTimeout(this.#next)
-      this.#next = setTimeout(() => this.#slice(), 0)
-    }
+    if (!this.#next) this.#gather()
+  }
+
+  #gather(): void {
+    this.#since = performance.now()
+    this.#next = setTimeout(() => this.#gathered(), GATHER_MS)
+  }
+
+  /** Where many lines keep coming, several of each log go in one write if they wait a little longer. */
+  #gathered(): void {
+    const busy = this.#bytes > BUSY_BYTES && this.#bytes < GATHER_BYTES && performance.now() - this.#since < BUSY_MS
+    if (busy) this.#next = setTimeout(() => this.#gathered(), GATHER_MS)
+    else this.#slice([...this.#pending.keys()], 0)
   }
 
   /** A part of a log, from its file and from what has yet to get there. */
@@ -125,31 +133,33 @@ export class Copies {
     for (const log of [...this.#pending.keys()]) this.#copy(log)
   }
 
-  /** Copies for a few milliseconds, then lets others have their turn. */
-  #slice(): void {
+  /** Copies what these logs have for a few milliseconds, then lets others have their turn. */
+  #slice(logs: string[], from: number): void {
     this.#next = undefined
-    this.#soon = false
     const until = performance.now() + SLICE_MS
     let failed: unknown
+    let at = from
     // One file that cannot be written must not keep the others waiting.
-    for (const log of this.#pending.keys()) {
+    while (at < logs.length && performance.now() < until) {
       try {
-        this.#copy(log)
+        this.#copy(logs[at++] as string)
       } catch (error) {
         failed = error
       }
-      if (performance.now() > until) break
     }
     this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
     this.#full = ['ENOSPC', 'EDQUOT'].includes(codeOf(failed))
     if (this.#trouble !== undefined) {
       this.#report(this.#trouble, { waiting: this.#pending.size })
-      this.#next = setTimeout(() => this.#slice(), AGAIN_MS).unref()
-    } else if (this.#pending.size > 0) this.#next = setTimeout(() => this.#slice(), 0)
+      this.#next = setTimeout(() => this.#gathered(), AGAIN_MS).unref()
+    } else if (at < logs.length) this.#next = setTimeout(() => this.#slice(logs, at), 0)
+    else if (this.#pending.size > 0) this.#gather()
   }
 
   #copy(log: string): void {
-    const { offset, chunks, length } = this.#pending.get(log) as Pending
+    const pending = this.#pending.get(log)
+    if (!pending) return // Somebody could not wait, and settled it.
+    const { offset, chunks, length } = pending
     const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
     if (this.#damaged.has(log)) this.#setAside(log, offset, bytes)
     else {

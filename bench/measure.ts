@@ -1,0 +1,96 @@
+// How everything here is measured: contenders take turns, round by round, in one run; what is told is the median of each
+// and its ratio to the yardstick of the same round, since machines drift and ratios drift less.
+
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { cpus, release, totalmem } from 'node:os'
+import { join } from 'node:path'
+
+export interface Contender {
+  name: string
+  /** Does the work for one round and tells how many a second, or another figure where more is not better. */
+  round(): Promise<number>
+  close?(): Promise<void> | void
+}
+
+export interface Row {
+  question: string
+  contender: string
+  unit: string
+  median: number
+  rounds: number[]
+  /** The median of the ratios to the yardstick, round by round. */
+  ratio?: number
+  yardstick?: string
+}
+
+export const median = (values: readonly number[]): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
+}
+
+/** Lets contenders take turns; the first round warms up and does not count. */
+export async function compare(
+  question: string,
+  unit: string,
+  contenders: Contender[],
+  { rounds, yardstick }: { rounds: number; yardstick?: string },
+): Promise<Row[]> {
+  const figures = new Map<string, number[]>(contenders.map(({ name }) => [name, []]))
+  for (let round = 0; round <= rounds; round++) {
+    // Each round begins with another contender, so that none always runs in the wake of the same one.
+    for (let i = 0; i < contenders.length; i++) {
+      const contender = contenders[(i + round) % contenders.length] as Contender
+      const figure = await contender.round()
+      if (round > 0) figures.get(contender.name)?.push(figure)
+    }
+  }
+  for (const { close } of contenders) await close?.()
+  const base = yardstick === undefined ? undefined : figures.get(yardstick)
+  return contenders.map(({ name }) => {
+    const rounds = figures.get(name) as number[]
+    const row: Row = { question, contender: name, unit, median: median(rounds), rounds }
+    if (base && name !== yardstick)
+      Object.assign(row, { ratio: median(rounds.map((figure, i) => figure / (base[i] as number))), yardstick })
+    return row
+  })
+}
+
+/** A folder on the disk that is measured, gone afterwards. */
+export function scratch(): { path: string; remove: () => void } {
+  const path = mkdtempSync(join(process.env.SESSILE_BENCH_HOME ?? process.cwd(), '.bench-'))
+  return { path, remove: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Calls for so many seconds with so many callers at a time; returns how many calls a second. */
+export async function saturate(
+  callers: number,
+  seconds: number,
+  call: (caller: number, n: number) => Promise<unknown>,
+): Promise<number> {
+  const until = performance.now() + seconds * 1000
+  const began = performance.now()
+  let calls = 0
+  await Promise.all(
+    Array.from({ length: callers }, async (_, caller) => {
+      for (let n = 0; performance.now() < until; n++) {
+        await call(caller, n)
+        calls++
+      }
+    }),
+  )
+  return calls / ((performance.now() - began) / 1000)
+}
+
+export function machine() {
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim()
+  return {
+    node: process.version,
+    cpu: cpus()[0]?.model,
+    cores: cpus().length,
+    memory_gib: Math.round(totalmem() / 2 ** 30),
+    kernel: release(),
+    commit,
+  }
+}

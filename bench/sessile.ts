@@ -1,0 +1,56 @@
+// Sessile as the benchmarks use it: in this process, with everything on, a thousand sessions begun.
+
+import { openLog, openRecorder } from '../src/app.ts'
+import type { Config } from '../src/config.ts'
+import type { Command } from '../src/core/command.ts'
+import { type Sessile, system } from '../src/core/sessile.ts'
+import { features } from '../src/features/index.ts'
+
+export const configOf = (home: string): Config => ({
+  home,
+  host: '127.0.0.1',
+  port: 0,
+  adminKey: undefined,
+  logLevel: 'silent',
+  settings: { idle: {}, longest: {} },
+  colour: false,
+})
+
+const command = (at: string) => features.commands.find((command) => command.at === at) as Command
+export const start = command('POST /session_manager/sessions.start')
+export const append = command('POST /api/v1/sessions/{session_id}/records')
+export const end = command('POST /session_manager/sessions.end')
+
+/** What somebody said: with its envelope and seal a line of about 400 bytes, 50 of them what was said. */
+export const said = (user_id: string) => ({
+  type: 'transcript.said',
+  source: 'transcriber',
+  user_id,
+  performer_id: 'device-7',
+  data: { speaker: 'user', text: 'I would like some water, and the window open.', at: '2031-05-02T09:30:00Z' },
+})
+
+export interface Opened {
+  sessile: Sessile
+  ids: string[]
+  close(): Promise<void>
+}
+
+export async function open(home: string, sessions: number): Promise<Opened> {
+  const config = configOf(home)
+  const sessile = await openRecorder(openLog({ config }), { config })
+  const ids: string[] = []
+  for (let i = 0; i < sessions; i += 500) {
+    const some = Array.from({ length: Math.min(500, sessions - i) }, (_, n) => i + n)
+    await Promise.all(
+      some.map(async (n) => {
+        const { session_id } = (await sessile.perform(start, {
+          body: { user_id: `u${n}`, performer_id: 'd' },
+          caller: system,
+        })) as { session_id: string }
+        ids[n] = session_id
+      }),
+    )
+  }
+  return { sessile, ids, close: () => sessile.recorder.close() }
+}
