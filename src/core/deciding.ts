@@ -124,10 +124,8 @@ export class Deciding {
       caller: request.caller,
       read: this.views.read,
       now: this.latest,
-      refuse: (reason, detail, facts) => refusalOf(command.refuses, reason, detail, facts),
-      reveal: (once) => {
-        waiting.revealed = once
-      },
+      refuse: refuserOf(command),
+      reveal: revealerOf(waiting),
     })
   }
 
@@ -174,6 +172,18 @@ export class Deciding {
     return this.#printed.text
   }
 }
+
+// Made for every command. Where a loader keeps the names of functions, one that stands in an object literal is given its
+// name each time anew, which costs more than the function.
+const refuserOf =
+  ({ refuses }: Command): Decision<unknown, string>['refuse'] =>
+  (reason, detail, facts) =>
+    refusalOf(refuses, reason, detail, facts)
+const revealerOf =
+  (waiting: Waiting): Decision<unknown, string>['reveal'] =>
+  (once) => {
+    waiting.revealed = once
+  }
 
 const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
 

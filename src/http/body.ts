@@ -43,7 +43,9 @@ function gather(incoming: IncomingMessage): Promise<Uint8Array> {
     })
     incoming.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
     incoming.on('error', reject)
-    incoming.on('close', () => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
+    incoming.on('close', () => {
+      if (!incoming.complete) reject(new Refusal('invalid', 'invalid', 'The body broke off.'))
+    })
   })
 }
 
