@@ -1,7 +1,7 @@
 // Failures while running: of the views, of the disk, of single logs. What was acknowledged stays, what was refused
 // leaves no trace, and one broken thing does not take the others with it.
 
-import { cpSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { SyncFailed } from '../src/core/log.ts'
@@ -10,6 +10,7 @@ import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
   cli,
+  crashedCopy,
   type Json,
   linesIn,
   logBytes,
@@ -209,13 +210,9 @@ describe('a journal', () => {
     const { session_id } = (await first.admin.start()).body
     for (const text of ['one', 'two', 'three']) await first.admin.append(session_id, said(text))
     // As kill -9 would leave it: the lines are in the journal alone, and the next start copies them.
-    const home = makeHome()
-    cpSync(first.home, home, { recursive: true })
-    for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(home), name), { force: true })
+    const home = crashedCopy(first.home)
     const second = await run(home)
-    const copied = makeHome()
-    cpSync(home, copied, { recursive: true })
-    for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(copied), name), { force: true })
+    const copied = crashedCopy(home)
     await second.stop()
     const segment = join(journalOf(copied), readdirSync(journalOf(copied)).find((name) => name.endsWith('.wal')) as string)
     const bytes = readFileSync(segment)

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect } from 'vitest'
@@ -141,6 +141,14 @@ export async function run(
       return run(home, more, source, parts)
     },
   }
+}
+
+/** A copy of a data directory as a crash at this moment would leave it: no checkpoint, and no farewell. */
+export function crashedCopy(home: string): string {
+  const copy = makeHome()
+  cpSync(home, copy, { recursive: true })
+  for (const name of ['lock', 'holder.json']) rmSync(join(copy, 'logs', '.journal', name), { force: true })
+  return copy
 }
 
 /** Every byte under logs/ that a record could be in: the logs and the journal. Equal digests, equal bytes. */

@@ -3,7 +3,6 @@
 
 import {
   appendFileSync,
-  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -20,6 +19,7 @@ import { JournalDamaged } from '../src/log/journal.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import {
   cli,
+  crashedCopy,
   filesUnder,
   type Json,
   linesIn,
@@ -37,14 +37,6 @@ const HEADER = 80
 const segments = (home: string) => readdirSync(journalOf(home)).filter((name) => name.endsWith('.wal'))
 const segment = (home: string) => join(journalOf(home), segments(home).at(-1) as string)
 
-/** A copy of a data directory as a crash at this moment would leave it: no checkpoint, and no farewell. */
-function crashed(home: string): string {
-  const copy = makeHome()
-  cpSync(home, copy, { recursive: true })
-  for (const name of ['lock', 'holder.json']) rmSync(join(journalOf(copy), name), { force: true })
-  return copy
-}
-
 /** A session with some records, whose server is then found dead. */
 async function dead({ settled = true } = {}): Promise<{ home: string; session_id: string; texts: string[] }> {
   const running = await run()
@@ -53,7 +45,7 @@ async function dead({ settled = true } = {}): Promise<{ home: string; session_id
   for (const text of texts) await running.admin.append(session_id, said(text))
   if (settled) running.sessile.log.settle()
   await running.admin.get('/api/v1/sessions')
-  return { home: crashed(running.home), session_id, texts }
+  return { home: crashedCopy(running.home), session_id, texts }
 }
 
 const transcript = async (running: Running, session_id: string) =>
@@ -78,7 +70,7 @@ describe('a start after a crash', () => {
     const { home, session_id, texts } = await dead()
     const length = statSync(sessionFile(home, session_id)).size
     for (const cut of [0, 1, 100, length - 1, length]) {
-      const copy = crashed(home)
+      const copy = crashedCopy(home)
       truncateSync(sessionFile(copy, session_id), cut)
       const running = await run(copy)
       expect(await transcript(running, session_id)).toEqual(texts)
@@ -134,7 +126,7 @@ describe('a start after a crash', () => {
     const running = await run()
     const { session_id } = (await running.admin.start()).body
     await running.admin.append(session_id, [said('first'), said('second')])
-    const home = crashed(running.home)
+    const home = crashedCopy(running.home)
     rmSync(join(home, 'logs', 'users'), { recursive: true, force: true })
     rmSync(join(home, 'projections'), { recursive: true })
     const bytes = readFileSync(segment(home))
@@ -295,7 +287,7 @@ describe('a checkpoint', () => {
     })()
     for (let i = 0; i < 5; i++) await running.sessile.recorder.checkpoint()
     await appending
-    await whole(await run(crashed(running.home)), session_id, texts)
+    await whole(await run(crashedCopy(running.home)), session_id, texts)
     expect(linesIn(sessionFile(running.home, session_id))).toHaveLength(61)
   })
 })

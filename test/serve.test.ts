@@ -268,7 +268,7 @@ describe('what a running server tells', () => {
       expect(line.request_id).toMatch(/^[\w.-]{1,64}$/)
     }
     expect(requests[1]).toMatchObject({ request_id: 'asked-by-the-test', route: '/session_manager/sessions.start', status: 201 })
-    expect(requests[3]).toMatchObject({ route: '/api/v1/sessions/:session_id/records', status: 403, reason: refused.body.reason })
+    expect(requests[3]).toMatchObject({ route: '/api/v1/sessions/{session_id}/records', status: 403, reason: refused.body.reason })
     expect(requests[3].request_id).toBe(refused.body.request_id)
     const private_ = ['wilhelmina', 'jonathan', 'lucy', 'letters', 'nobody may', body.session_id, device.key ?? '', ADMIN]
     for (const word of private_) expect(told.slice(1).join('\n')).not.toContain(word)

@@ -37,7 +37,7 @@ export interface Waiting {
   command_id: string | undefined
   revealed: Record<string, unknown> | undefined
   /** Where the records of the first request with the same key stand. */
-  before: Remembered[] | undefined
+  before: readonly Remembered[] | undefined
   refusal: unknown
 }
 
@@ -119,7 +119,11 @@ export class Deciding {
     // Law 6: the server's clock, and never earlier than the last record.
     this.latest = Math.max(this.latest, this.#parts.source.now())
     return command.decide({
-      ...this.#same,
+      settings: this.#same.settings,
+      ulid: this.#same.ulid,
+      secret: this.#same.secret,
+      event: this.#same.event,
+      lastAt: this.#same.lastAt,
       input: request.input,
       caller: request.caller,
       read: this.views.read,

@@ -193,7 +193,7 @@ export class Recorder {
   }
 
   /** Answers a retry from the records of the first request, read from where they stand. */
-  #recall(places: Remembered[], { command, request, done, failed }: Waiting): void {
+  #recall(places: readonly Remembered[], { command, request, done, failed }: Waiting): void {
     const records: Recorded[] = []
     try {
       for (const { log, offset, count } of places) {

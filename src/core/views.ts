@@ -11,6 +11,8 @@ import { fingerprint, ownTables, Tables } from './tables.ts'
 import { type Savepoint, Transaction } from './transaction.ts'
 import { indexesOf, type Read, tableOf, type View } from './view.ts'
 
+const NONE: readonly Remembered[] = []
+
 /** Names that wait to be written, beyond which a rebuild writes them without waiting for its end. */
 const MOST_NAMES = 50_000
 
@@ -47,6 +49,7 @@ export class Views {
     // Opened together, so that both have the same files, whatever happens to the names of those: a stranger who still has
     // the database open that was replaced may, on leaving, remove what bears the name of its write-ahead file.
     if (readers) this.#reader = new Tables(file, { readonly: true })
+    if (readers) this.#names.learn(writer)
     this.#folds = new Map()
     for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
@@ -152,6 +155,7 @@ export class Views {
     put.run('lsn', String(mark.lsn))
     put.run('timestamp', String(mark.timestamp))
     this.#transaction.commit()
+    this.#names.learn(this.#writer)
   }
 
   savepoint(name: Savepoint): void {
@@ -185,9 +189,15 @@ export class Views {
   }
 
   /** Where the records of the request with this name stand. */
-  remembered(key: string): Remembered[] {
-    const flushed = this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[]
-    return [...flushed, ...this.#names.find(key)]
+  remembered(key: string): readonly Remembered[] {
+    if (this.#names.isNew(key)) return NONE
+    const since = this.#names.find(key)
+    if (since.length > 0) return since
+    // Nearly always there is none: asking for one row is cheaper than asking for all.
+    const one = this.#writer.sql('SELECT 1 FROM commands WHERE key = ?').get(key)
+    return one === undefined
+      ? NONE
+      : (this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[])
   }
 
   head(log: string): Head | undefined {

@@ -40,7 +40,7 @@ type Routed = Context<{ Bindings: HttpBindings }>
 /** One request under way. */
 interface Asked {
   readonly id: string
-  /** The route, never the path: a path names people. */
+  /** The route as the contract writes it, never the path of the request: that names people. */
   readonly route: string
   readonly door: At
   readonly incoming: IncomingMessage
@@ -90,8 +90,7 @@ export class Door {
   #open(): void {
     const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
-    const get = (path: string, answer: () => Given) =>
-      this.app.get(path, (c) => this.#answer(c, `GET ${path}`, 'api', async () => answer()))
+    const get = (path: string, answer: () => Given) => this.app.get(path, (c) => this.#answer(c, path, 'api', async () => answer()))
     get('/healthz', () => json({ status: 'alive' }))
     get('/readyz', () => {
       const why = unready()
@@ -115,7 +114,7 @@ export class Door {
   #route(at: string, door: At, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.#answer(c, at, door, (asked) => answer(asked, this.#admit(asked))),
+      this.#answer(c, path, door, (asked) => answer(asked, this.#admit(asked))),
     )
   }
 
