@@ -1,6 +1,6 @@
 // Wires the floors: the log, the views, the recorder, the door. `open` is Sessile without a network; `serve` is all of it.
 
-import { hash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import type { Server } from 'node:http'
 import { createAdaptorServer } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
@@ -15,7 +15,7 @@ import { Recorder } from './core/recorder.ts'
 import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
 import { features } from './features/index.ts'
-import { hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
+import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, realDisk } from './log/disk.ts'
 import { FileLog } from './log/files.ts'
@@ -103,7 +103,7 @@ export async function serve(opening: Opening): Promise<Serving> {
   const server = createAdaptorServer({ fetch: door.app.fetch }) as Server
   try {
     const url = await listen(server, config)
-    operator = hash('sha256', log.announce(url), 'buffer')
+    operator = Buffer.from(digest(log.announce(url)))
     sessile = await openRecorder(log, opening)
     const ready = sessile
     const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey))
@@ -160,8 +160,9 @@ const operatorCaller: Caller = { account_id: 'operator', role: 'admin', users: '
 
 /** The operator's token is compared by digest, in constant time; anybody else holds a key or nothing. */
 function authenticate(sessile: Sessile, secret: string, operator: Buffer | undefined): Caller | undefined {
-  if (operator && timingSafeEqual(hash('sha256', secret, 'buffer'), operator)) return operatorCaller
-  return sessile.reading((read) => holderOf(read, secret))
+  const stated = digest(secret)
+  if (operator && timingSafeEqual(Buffer.from(stated), operator)) return operatorCaller
+  return sessile.reading((read) => holderOf(read, stated))
 }
 
 /** What the command line asks of a running recorder: that files be complete, and to take over views that it has filled. */

@@ -3,7 +3,7 @@
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { type JournalLine, type Log, linesOf, type PlacedLine, type Shelf } from './log.ts'
+import { type JournalLine, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { isErased, parseLine, scan } from './record.ts'
 import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
@@ -99,8 +99,6 @@ export function* fill(
   return done
 }
 
-export type Report = (message: string, facts?: Record<string, unknown>) => void
-
 /** Brings the views up to the log, without being asked: from the journal where that reaches back, else from the logs. */
 export async function restore({
   file,
@@ -168,7 +166,7 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
     fill(views, {
       events: gathered.events,
       shelf: log,
-      wrong: (name, why) => report('a log is damaged', { log: name.slice(name.lastIndexOf('/') + 1), why }),
+      wrong: (name, why) => report('a log is damaged', { log: lastName(name), why }),
     }),
   )
   views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })

@@ -61,6 +61,12 @@ export interface Between {
   views(): Promise<void>
 }
 
+/** Tells the operator what happened; never whose record it was. */
+export type Report = (message: string, facts?: Record<string, unknown>) => void
+
+/** What of a log's name may be told where no user may be named: the session, or the account. */
+export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
+
 export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
 

@@ -90,7 +90,7 @@ const shownOf = (row: KeyRow): z.infer<typeof shown> => ({
 
 const reserved = ['system', 'operator']
 
-const digest = (secret: string) => hash('sha256', secret, 'hex')
+export const digest = (secret: string) => hash('sha256', secret, 'hex')
 
 // Which key a digest belongs to, so that the many requests of one caller are one look-up. Whether the key still works, and
 // that the digest is its own, is looked at each time.
@@ -98,9 +98,8 @@ const lately = new Map<string, string>()
 const MOST_LATELY = 4096
 const callers = new WeakMap<KeyRow, Caller>()
 
-/** Who holds this secret; undefined for nobody. */
-export function holderOf(read: Read, secret: string): Caller | undefined {
-  const stated = digest(secret)
+/** Who holds the secret with this digest; undefined for nobody. */
+export function holderOf(read: Read, stated: string): Caller | undefined {
   const known = lately.get(stated)
   const row = (known === undefined ? undefined : read(keys).get({ key_id: known })) ?? read(keys).get({ secret_sha256: stated })
   if (!row || row.revoked_at !== null || !timingSafeEqual(Buffer.from(row.secret_sha256), Buffer.from(stated))) return undefined

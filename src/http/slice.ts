@@ -69,10 +69,11 @@ export function sliceAsEvents(sessile: Sessile, { log, after }: Slice, open: Set
     let text = ''
     for (const line of linesOf(sessile.log, log, offset)) {
       offset = line.end
-      const own = seqOf(line)
+      const scanned = scan(line.bytes)
+      const own = scanned?.envelope.seq ?? parseLine(line.bytes).seq
       if (own <= seq) continue
       seq = own
-      text += `id: ${own}\nevent: ${scan(line.bytes) ? 'record' : 'erased'}\ndata: ${line.bytes.toString()}\n\n`
+      text += `id: ${own}\nevent: ${scanned ? 'record' : 'erased'}\ndata: ${line.bytes.toString()}\n\n`
       if (text.length > AT_ONCE) break
     }
     if (text.length <= AT_ONCE && !caughtUp) {

@@ -2,7 +2,7 @@
 // of its way. Until then, and while a disk is full, readers get it from here.
 
 import { dirname, join } from 'node:path'
-import { type JournalLine, type Line, NotWritten, type Shelf } from '../core/log.ts'
+import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
@@ -24,8 +24,6 @@ const AGAIN_MS = 1000
 const SYNCS_AT_ONCE = 4
 /** Lines waiting for their files beyond which no more are taken on. */
 const MOST_PENDING = 64 * 1024 * 1024
-
-type Report = (message: string, facts?: Record<string, unknown>) => void
 
 export class Copies {
   readonly #disk: Disk
@@ -274,7 +272,7 @@ export class Copies {
 
   #harmed(log: string, why: string): void {
     this.#damaged.set(log, why)
-    this.#report('a log is damaged and takes no more records', { log: log.slice(log.lastIndexOf('/') + 1), why })
+    this.#report('a log is damaged and takes no more records', { log: lastName(log), why })
   }
 
   /** Under a name that tells log and offset, so that doing it again changes nothing. */

@@ -1,14 +1,12 @@
 // The log of one data directory on one machine: the lock, the journal, and the files that readers know.
 
 import { randomBytes } from 'node:crypto'
-import type { Between, JournalLine, Line, Log } from '../core/log.ts'
+import type { Between, JournalLine, Line, Log, Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { type Disk, realDisk } from './disk.ts'
 import { Journal } from './journal.ts'
 import { Lock } from './lock.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
-
-type Report = (message: string, facts?: Record<string, unknown>) => void
 
 export class FileLog implements Log {
   readonly #lock: Lock

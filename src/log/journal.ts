@@ -13,7 +13,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import type { JournalLine, Line } from '../core/log.ts'
+import type { JournalLine, Line, Report } from '../core/log.ts'
 import { NotWritten, SyncFailed } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import { type Frames, HEADER, type Header, lengthOf, printFrames, printHeader, readFrames, readHeader } from './frame.ts'
@@ -30,8 +30,6 @@ interface Segment {
   header: Header
   path: string
 }
-
-type Report = (message: string, facts?: Record<string, unknown>) => void
 
 export class Journal {
   readonly id: string
