@@ -7,18 +7,17 @@ CREATE TABLE meta (
 CREATE TABLE logs (
   log TEXT PRIMARY KEY, -- its path under logs/, without its ending
   seq INTEGER NOT NULL, -- of its last record
-  hash BLOB NOT NULL, -- of its last line
+  hash TEXT NOT NULL, -- of its last line
   size INTEGER NOT NULL, -- in bytes
   at INTEGER NOT NULL -- when it last grew, milliseconds since 1970
 ) STRICT, WITHOUT ROWID;
--- Where the records of each named request stand, so that a retry is known again.
+-- Where the records of each named request stand, so that a retry is known again. Written in sorted runs (meta: runs).
 CREATE TABLE commands (
-  key TEXT NOT NULL, -- digest of the caller and its Idempotency-Key
+  run INTEGER NOT NULL,
+  key INTEGER NOT NULL, -- the first 52 bits of the digest of the caller and its Idempotency-Key
   log TEXT NOT NULL, -- where its records went
-  body TEXT NOT NULL, -- digest of what was asked
   offset INTEGER NOT NULL, -- where its first record begins
-  count INTEGER NOT NULL, -- how many records
-  PRIMARY KEY (key, log)
+  PRIMARY KEY (run, key, log, offset)
 ) STRICT, WITHOUT ROWID;
 
 -- Every session: one row from its start on.

@@ -556,14 +556,22 @@ describe('sessile rebuild', () => {
 
   it('goes round a line that is no record, names it, and repeats nothing of what it holds', async () => {
     const { home, ada, file } = recorded()
-    writeFileSync(file, wholeLines(file).join('').replace('"text":"three"', '"text":mina said'))
+    writeFileSync(file, wholeLines(file).join('').replace('"type":"transcript.said","v":1,"source":', '"type":mina said'))
     const { code, out, err } = await cli(home, ['rebuild'])
     expect(code).toBe(1)
     expect(out).toMatch(/^Rebuilt from \d records in \d logs .*damaged/)
-    expect(err).toMatch(new RegExp(`^users/ada/sessions/${ada}: line 3 .*\n$`))
+    expect(err).toMatch(new RegExp(`^users/ada/sessions/${ada}: line 2 .*\n$`))
     expect(out + err).not.toMatch(/mina|said|three/)
     const { admin } = await run(home)
     expect((await admin.get('/api/v1/sessions')).body.sessions).toHaveLength(3)
+  })
+
+  it('does not read data that no view folds: what is wrong there is found by verify', async () => {
+    const { home, file } = recorded()
+    writeFileSync(file, wholeLines(file).join('').replace('"text":"three"', '"text":mina said'))
+    expect((await cli(home, ['rebuild'])).code).toBe(0)
+    expect((await cli(home, ['rebuild', '--check'])).code).toBe(0)
+    expect(await cli(home, ['verify'])).toMatchObject({ code: 1, out: expect.stringContaining(`${file}:3: `) })
   })
 
   it('is done at a start without being asked, where the views are gone or damaged', async () => {

@@ -14,6 +14,11 @@ const backends: [string, () => Log][] = [
 
 const between = { batches: async <T>(job: () => T) => job(), views: async () => {} }
 
+const append = (log: Log, lines: Line[]) => {
+  log.write(lines)
+  return log.sync()
+}
+
 /** Lines for a log, each in its place. */
 function writer() {
   const sizes = new Map<string, number>()
@@ -39,8 +44,8 @@ describe.each(backends)('a log of %s', (_, open) => {
   it('reads back what it acknowledged, at once and in order', async () => {
     const log = start()
     const line = writer()
-    await log.append([line(A, 'one'), line(B, 'x'), line(A, 'two')])
-    await log.append([line(A, 'drei ✓')])
+    await append(log, [line(A, 'one'), line(B, 'x'), line(A, 'two')])
+    await append(log, [line(A, 'drei ✓')])
     expect(textsOf(log, A)).toEqual(['one', 'two', 'drei ✓'])
     log.settle()
     expect(textsOf(log, A, 4)).toEqual(['two', 'drei ✓'])
@@ -51,7 +56,7 @@ describe.each(backends)('a log of %s', (_, open) => {
   it('names its logs once they are settled', async () => {
     const log = start()
     const line = writer()
-    await log.append([line(A, 'one'), line(B, 'x')])
+    await append(log, [line(A, 'one'), line(B, 'x')])
     log.settle()
     expect([...log.names()].sort()).toEqual([B, A].sort())
   })
@@ -60,8 +65,8 @@ describe.each(backends)('a log of %s', (_, open) => {
     const log = start()
     const line = writer()
     expect(log.lsn).toBe(0)
-    await log.append([line(A, 'one'), line(B, 'x')])
-    await log.append([line(A, 'two')])
+    await append(log, [line(A, 'one'), line(B, 'x')])
+    await append(log, [line(A, 'two')])
     expect(log.lsn).toBe(3)
     expect([...(log.since(1) ?? [])].map(({ lsn, bytes }) => [lsn, bytes.toString()])).toEqual([
       [2, 'x\n'],
@@ -74,9 +79,9 @@ describe.each(backends)('a log of %s', (_, open) => {
   it('forgets the order behind a checkpoint, and no line', async () => {
     const log = start()
     const line = writer()
-    await log.append([line(A, 'one')])
+    await append(log, [line(A, 'one')])
     await log.checkpoint(between)
-    await log.append([line(A, 'two')])
+    await append(log, [line(A, 'two')])
     expect(log.since(0)).toBeUndefined()
     expect([...(log.since(1) ?? [])].map(({ lsn }) => lsn)).toEqual([2])
     expect(textsOf(log, A)).toEqual(['one', 'two'])
@@ -85,7 +90,7 @@ describe.each(backends)('a log of %s', (_, open) => {
   it('makes the views durable before it forgets', async () => {
     const log = start()
     const line = writer()
-    await log.append([line(A, 'one')])
+    await append(log, [line(A, 'one')])
     let held: number | undefined
     await log.checkpoint({
       ...between,

@@ -1,14 +1,14 @@
 // Named requests beyond what is kept at hand: a retry is known again however many names there are, whichever way they came
 // into the table, and a name that was never given is never taken for a known one.
 
+import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Names } from '../src/core/names.ts'
-import { Tables } from '../src/core/tables.ts'
+import { Runs } from '../src/core/runs.ts'
+import { ownTables, Tables } from '../src/core/tables.ts'
 import { crashedCopy, makeHome, run, said } from './harness.ts'
-
-const key = (i: number) => Buffer.from(`name ${i} `.repeat(3)).toString('base64url').slice(-22)
 
 describe('named requests', () => {
   it('are found again after thousands of others, after a restart, after a crash, and after a rebuild', async () => {
@@ -38,32 +38,95 @@ describe('named requests', () => {
   }, 120_000)
 
   it('are certain to be new only when every name of the table was learned', () => {
-    const tables = new Tables(join(makeHome(), 'names.db'))
-    tables.db.exec(
-      'CREATE TABLE commands (key TEXT, log TEXT, body TEXT, offset INTEGER, count INTEGER, PRIMARY KEY (key, log)) STRICT, WITHOUT ROWID',
-    )
-    const before = new Names()
-    for (let i = 0; i < 12_000; i++) before.remember(`${key(i)}.body`, 'log', i)
-    before.flush(tables)
-    const after = new Names()
+    const tables = emptyTables()
+    fillRun(new Names(tables), 0, 12_000)
+    const after = new Names(tables)
     for (let step = 0; step < 3; step++) {
-      expect(after.isNew(key(999_999))).toBe(false)
-      after.learn(tables)
+      expect(after.isNew(nameOf(999_999))).toBe(false)
+      after.learn()
     }
-    after.learn(tables)
-    expect(after.isNew(key(999_999))).toBe(true)
-    for (let i = 0; i < 12_000; i++) expect(after.isNew(key(i))).toBe(false)
+    after.learn()
+    expect(after.isNew(nameOf(999_999))).toBe(true)
+    for (let i = 0; i < 12_000; i++) expect(after.isNew(nameOf(i))).toBe(false)
+  })
+
+  it('are found in every run, while runs are merged and after; what is no run any more is taken away', () => {
+    const tables = emptyTables()
+    const names = new Names(tables)
+    const [runs, each] = [40, 300]
+    for (let run = 0; run < runs; run++) fillRun(names, run * each, (run + 1) * each)
+    const rowsOf = () => tables.sql('SELECT count(*) FROM commands').pluck().get()
+    const seen = new Set<unknown>()
+    for (let step = 0; step < 2000; step++) {
+      const i = (step * 7919) % (runs * each)
+      expect(names.find(nameOf(i), told(i))).toEqual([{ log: 'log', offset: i, body: 'body' }])
+      names.tidy(100)
+      seen.add(rowsOf())
+    }
+    expect(seen.size).toBeGreaterThan(10)
+    expect(rowsOf()).toBe(runs * each)
+    expect(tables.sql('SELECT count(DISTINCT run) FROM commands').pluck().get()).toBe(10)
+    expect([...new Runs(tables).rows()].map(({ offset }) => offset).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: runs * each }, (_, i) => i),
+    )
+    for (let i = 0; i < runs * each; i += 97) expect(names.find(nameOf(i), told(i))).toHaveLength(1)
+  })
+
+  it('of a run that a crash cut off are taken away, and their key is free', () => {
+    const tables = emptyTables()
+    const names = new Names(tables)
+    fillRun(names, 0, 100)
+    for (let i = 100; i < 200; i++) names.remember(`${nameOf(i)}.body`, 'log', i)
+    names.keep()
+    names.gather()
+    expect(names.write(50)).toBe(false)
+    const after = new Names(tables)
+    for (let step = 0; step < 10; step++) after.tidy(100)
+    expect(tables.sql('SELECT count(*) FROM commands').pluck().get()).toBe(100)
+    expect(after.find(nameOf(150), told(150))).toEqual([])
+    expect(after.find(nameOf(50), told(50))).toHaveLength(1)
+  })
+
+  it('that share the bits of a key are told apart by what their logs say', () => {
+    const tables = emptyTables()
+    const names = new Names(tables)
+    const [one, other] = [nameOf(1), `${nameOf(1).slice(0, 12)}another000`]
+    names.remember(`${one}.body`, 'log', 1)
+    names.keep()
+    names.gather()
+    names.write(10)
+    const read = () => ({ name: one, body: 'body' })
+    expect(names.find(one, read)).toHaveLength(1)
+    expect(names.find(other, read)).toEqual([])
   })
 
   it('that were taken back leave nothing, and those before them stay', () => {
-    const names = new Names()
-    names.remember(`${key(1)}.a`, 'log', 0)
+    const names = new Names(emptyTables())
+    names.remember(`${nameOf(1)}.a`, 'log', 0)
     const to = names.savepoint
-    names.remember(`${key(1)}.a`, 'log', 10)
-    names.remember(`${key(2)}.b`, 'log', 20)
+    names.remember(`${nameOf(1)}.a`, 'log', 10)
+    names.remember(`${nameOf(1)}.a`, 'other', 10)
+    names.remember(`${nameOf(2)}.b`, 'log', 20)
     names.undo(to)
-    expect(names.find(key(1))).toEqual([{ log: 'log', body: 'a', offset: 0, count: 1 }])
-    expect(names.find(key(2))).toEqual([])
+    expect(names.find(nameOf(1), () => undefined)).toEqual([{ log: 'log', offset: 0, body: 'a' }])
+    expect(names.find(nameOf(2), () => undefined)).toEqual([])
     expect(names.size).toBe(1)
   })
 })
+
+const nameOf = (i: number) => createHash('sha256').update(`name ${i}`).digest('base64url').slice(0, 22)
+const told = (i: number) => () => ({ name: nameOf(i), body: 'body' })
+
+function emptyTables(): Tables {
+  const tables = new Tables(join(makeHome(), 'names.db'))
+  tables.db.exec(ownTables)
+  return tables
+}
+
+/** Names from one to the other, in a run of their own. */
+function fillRun(names: Names, from: number, to: number): void {
+  for (let i = from; i < to; i++) names.remember(`${nameOf(i)}.body`, 'log', i)
+  names.keep()
+  names.gather()
+  while (!names.write(77));
+}

@@ -22,7 +22,8 @@ const sha256 = (...parts: (Buffer | string)[]) => {
   for (const part of parts) digest.update(part)
   return digest.digest()
 }
-const named = (name: string) => sha256(`sessile log v1\n${name}`)
+const textOf = (bytes: Buffer) => bytes.toString('base64url')
+const named = (name: string) => textOf(sha256(`sessile log v1\n${name}`))
 const bytesOf = (text: string) => Buffer.from(text, 'base64url')
 
 /** A line taken apart, as anyone could with a dozen lines of any language. */
@@ -111,7 +112,7 @@ const anyData = fc.dictionary(
 )
 /** What stands before a seal is never nothing: it begins with a brace. */
 const anyContent = anyText.map((text) => `{${text}`)
-const hash32 = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes))
+const hash32 = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => textOf(Buffer.from(bytes)))
 
 describe('seal', () => {
   it('checks, whatever the content', () => {
@@ -130,8 +131,8 @@ describe('seal', () => {
         const { line, hash } = seal(previous, content)
         const parts = apart(without(line))
         expect(parts.content).toEqual(Buffer.from(content))
-        expect(parts.hash).toEqual(hash)
-        expect(sha256(previous, parts.commit)).toEqual(hash)
+        expect(textOf(parts.hash)).toBe(hash)
+        expect(textOf(sha256(bytesOf(previous), parts.commit))).toBe(hash)
       }),
     )
   })
@@ -152,7 +153,7 @@ describe('seal', () => {
   it('does not check after another line, or with another content', () => {
     fc.assert(
       fc.property(hash32, hash32, anyContent, anyContent, (previous, other, content, changed) => {
-        fc.pre(!previous.equals(other) && !Buffer.from(content).equals(Buffer.from(changed)))
+        fc.pre(previous !== other && !Buffer.from(content).equals(Buffer.from(changed)))
         const line = without(seal(previous, content).line)
         expect(check(other, line).ok).toBe(false)
         expect(check(previous, Buffer.concat([Buffer.from(changed), line.subarray(-SEAL_LENGTH)])).ok).toBe(false)
@@ -163,14 +164,6 @@ describe('seal', () => {
   it('has a salt of its own for every line, so that equal contents cannot be told to be equal', () => {
     const salts = Array.from({ length: 2000 }, () => apart(without(seal(genesis(LOG), 'same').line)).salt.toString('hex'))
     expect(new Set(salts).size).toBe(2000)
-  })
-
-  it('does not change the hash that it is given, nor one that it gave', () => {
-    const first = seal(genesis(LOG), 'one')
-    const before = Buffer.from(first.hash)
-    const second = seal(first.hash, 'two')
-    check(first.hash, without(second.line))
-    expect(first.hash).toEqual(before)
   })
 })
 
@@ -288,7 +281,7 @@ describe('verify', () => {
     fc.assert(
       fc.property(logAndPlaces, anyData, ([data, at], other) => {
         const lines = linesOf(data)
-        const before = at === 0 ? genesis(LOG) : apart(without(lines[at - 1] as Buffer)).hash
+        const before = at === 0 ? genesis(LOG) : textOf(apart(without(lines[at - 1] as Buffer)).hash)
         const { line } = seal(before, contentOf({ ...envelopeAt(at + 1), data: other }))
         expect(firstBad(lines.toSpliced(at, 0, line))).toBe(at + 2)
         if (at < data.length - 1) expect(firstBad(lines.toSpliced(at, 1, line))).toBe(at + 2)
@@ -303,7 +296,7 @@ describe('verify', () => {
   it('finds a record that is sealed well and stands in the wrong log, at the wrong seq, or before its time', () => {
     const wrong = (change: Partial<Recorded>) => {
       const [first] = linesOf([{}])
-      const { line } = seal(apart(without(first as Buffer)).hash, contentOf({ ...envelopeAt(2), data: {}, ...change }))
+      const { line } = seal(textOf(apart(without(first as Buffer)).hash), contentOf({ ...envelopeAt(2), data: {}, ...change }))
       return found([first as Buffer, line]).map(({ line, what }) => `${line}: ${what}`)
     }
     expect(wrong({})).toEqual([])

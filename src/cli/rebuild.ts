@@ -4,11 +4,12 @@
 import { rmSync } from 'node:fs'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
+import { digestsOf } from '../core/digests.ts'
 import { catchUp, fill, follow, type Progress, takingTurns } from '../core/fold.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
-import { type Mark, Views } from '../core/views.ts'
+import { type Mark, markOf, Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
 import type { Holder } from '../log/lock.ts'
 import { FileShelf, freshOf, projectionOf } from '../log/shelf.ts'
@@ -27,6 +28,9 @@ export const rebuildVerb: Verb = {
     return done.ok ? exit.done : exit.found
   },
 }
+
+/** How often a check tries to catch a quiet moment. */
+const MOST_TRIES = 200
 
 interface Done {
   ok: boolean
@@ -146,18 +150,17 @@ async function check(config: Config): Promise<Done> {
     const behind = log && catchUpOffline(live, log)
     if (behind !== undefined)
       return { ok: false, says: `The views differ from the logs: ${behind}.`, logs: 0, records: 0, seconds: 0 }
-    if (running) await askHolder(config, running, 'POST', '/operator/settle', {})
     seen = new Tables(live, { readonly: true, fileMustExist: true })
-    seen.db.exec('BEGIN')
-    const { value: moment } = seen.sql("SELECT value FROM meta WHERE key = 'timestamp'").get() as { value: string }
+    const moment = await aMoment(seen, running && (() => askHolder(config, running, 'POST', '/operator/settle', {})))
     const shelf: Shelf = log ?? new FileShelf(config.home)
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
-      (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, Number(moment)) ? 0 : Number.POSITIVE_INFINITY)
+      (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, moment) ? 0 : Number.POSITIVE_INFINITY)
     const views = Views.create(scratch, features)
     const { latest: _, ...done } = await filled(views, live, { shelf, until })
-    views.commit({ journal: '', lsn: 0, timestamp: 0 }, { all: true })
-    const different = compare([...seen.digests(features.views)], [...views.digests()])
+    views.flushNames()
+    views.commit({ journal: '', lsn: 0, timestamp: 0 })
+    const different = compare(digestsOf(seen, features.views), views.digests())
     // A running recorder writes names less often than rows: those that are there must be right, and more may follow.
     if (running && different.get('commands') && views.hasAll(seen)) different.delete('commands')
     views.close()
@@ -171,6 +174,21 @@ async function check(config: Config): Promise<Done> {
     log?.close()
     rmSync(scratch, { force: true })
   }
+}
+
+/**
+ * Begins to read the views as of one moment, at which the ends of the logs do not trail behind the rows; tells the latest
+ * timestamp. While a recorder goes on, that is just after it has settled, and others may come in between.
+ */
+async function aMoment(seen: Tables, settle: (() => Promise<unknown>) | undefined): Promise<number> {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    await settle?.()
+    seen.db.exec('BEGIN')
+    const { lsn, trailing, timestamp } = markOf(seen)
+    if (lsn === trailing) return timestamp
+    seen.db.exec('COMMIT')
+  }
+  throw new Error('the recorder has too much to do: try again when it is quieter')
 }
 
 /** Views that are merely behind the journal are brought up before they are compared. Says why they cannot be. */

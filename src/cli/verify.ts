@@ -46,7 +46,7 @@ export const verifyVerb: Verb = {
             what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
           })
         }
-        if (head && findings.length === 0 && head.size === verified.bytes && !head.hash.equals(verified.hash)) {
+        if (head && findings.length === 0 && head.size === verified.bytes && head.hash !== verified.hash) {
           findings.push({ log, line: verified.records, what: 'the log is whole in itself, but not the one that was recorded' })
         }
         return { findings, verified }
@@ -77,7 +77,7 @@ const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
 
 /** Where the views last saw each log end. */
 interface Heads {
-  of(log: string): { seq: number; size: number; hash: Buffer } | undefined
+  of(log: string): { seq: number; size: number; hash: string } | undefined
   all(): Iterable<string>
 }
 

@@ -9,15 +9,17 @@ import type { Draft } from './event.ts'
 import type { Gathered } from './feature.ts'
 import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
-import { accountLog, type Line, type Log, sessionLog } from './log.ts'
+import { accountLog, type Line, type Log, linesOf, sessionLog } from './log.ts'
 import { rawMedia } from './media.ts'
 import type { Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
-import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
+import { contentOf, LARGEST_LINE, type Recorded, scan } from './record.ts'
+import type { Place } from './runs.ts'
 import type { Schemas } from './schemas.ts'
 import { seal } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
+import { Trailing } from './trailing.ts'
 import type { Views } from './views.ts'
 
 export interface Request {
@@ -52,7 +54,8 @@ export interface Grounds {
 
 export class Deciding {
   readonly heads: Heads
-  views: Views
+  #views: Views
+  #trailing: Trailing
   /** The latest timestamp given, in milliseconds. */
   latest: number
   readonly #parts: Grounds
@@ -69,9 +72,25 @@ export class Deciding {
       event: (type) => parts.gathered.events.named(type),
       lastAt: (log) => this.heads.find(log)?.at,
     }
-    this.views = views
+    this.#views = views
     this.latest = views.mark.timestamp
     this.heads = new Heads((log) => this.views.head(log))
+    this.#trailing = new Trailing(views, this.heads)
+  }
+
+  get views(): Views {
+    return this.#views
+  }
+
+  /** Other views take their place, which have come as far. */
+  set views(views: Views) {
+    this.#views = views
+    this.heads.clear()
+    this.#trailing = new Trailing(views, this.heads)
+  }
+
+  get trailing(): Trailing {
+    return this.#trailing
   }
 
   /** Decides one command and takes its records into the batch; a refusal leaves the batch as it was. */
@@ -107,7 +126,7 @@ export class Deciding {
     if (request.key !== undefined) {
       waiting.command_id = commandId(command, request)
       const [key, body] = waiting.command_id.split('.') as [string, string]
-      const before = this.views.remembered(key)
+      const before = this.views.names.find(key, this.#nameAt)
       if (before.some((found) => found.body !== body)) {
         throw new Refusal('refused', 'idempotency-key-reused', 'This Idempotency-Key was used for another request.')
       }
@@ -131,6 +150,13 @@ export class Deciding {
       refuse: refuserOf(command),
       reveal: revealerOf(waiting),
     })
+  }
+
+  /** The name of the request whose first record stands at a place. */
+  readonly #nameAt = ({ log, offset }: Place): { name: string; body: string } | undefined => {
+    const { value: line } = linesOf(this.#parts.log, log, offset).next()
+    const [name, body] = (line && scan(line.bytes)?.envelope.command_id?.split('.')) ?? []
+    return name === undefined || body === undefined ? undefined : { name, body }
   }
 
   #record(draft: Draft, waiting: Waiting, lines: Line[]): void {

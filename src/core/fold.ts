@@ -3,20 +3,42 @@
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { type JournalLine, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
-import { isErased, parseLine, scan } from './record.ts'
+import { type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
+import { type Erased, isErased, parseLine, scan, skim } from './record.ts'
 import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
 
 /** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
 function foldLine(views: Views, events: Events, log: string, line: PlacedLine, before: Head | undefined): Head {
   const record = parseLine(line.bytes)
-  // The hash stands in the last 43 characters of a line before `"}`, or is a field of an erased one.
-  if (isErased(record)) return { seq: record.seq, hash: Buffer.from(record.hash, 'base64url'), size: line.end, at: before?.at ?? 0 }
+  if (isErased(record)) return erasedEnd(record, line, before)
   views.apply(events.upcast(record), log, line.offset)
-  const hash = Buffer.from(line.bytes.toString('latin1', line.bytes.length - 45, line.bytes.length - 2), 'base64url')
-  return { seq: record.seq, hash, size: line.end, at: Date.parse(record.timestamp) }
+  return endAfter(record, line)
 }
+
+/** The same for a line whose rows are there: its name is remembered. */
+function noteLine(views: Views, log: string, line: PlacedLine, before: Head | undefined): Head {
+  const scanned = scan(line.bytes)
+  if (!scanned) return erasedEnd(parseLine(line.bytes) as Erased, line, before)
+  const { envelope } = scanned
+  views.name(envelope.command_id, log, line.offset)
+  return endAfter(envelope, line)
+}
+
+const erasedEnd = ({ seq, hash }: Erased, line: PlacedLine, before: Head | undefined): Head => ({
+  seq,
+  hash,
+  size: line.end,
+  at: before?.at ?? 0,
+})
+
+/** The hash stands in the last 43 characters of a line before `"}`. */
+const endAfter = ({ seq, timestamp }: { seq: number; timestamp: string }, { bytes, end }: PlacedLine): Head => ({
+  seq,
+  hash: bytes.toString('latin1', bytes.length - 45, bytes.length - 2),
+  size: end,
+  at: Date.parse(timestamp),
+})
 
 /**
  * Folds what a log holds from an offset on. Where a line cannot be folded, what stands before it is kept and the rest
@@ -42,21 +64,37 @@ interface Folding {
 }
 
 function foldWithin({ views, events, shelf }: Folding, log: string, from: Head | undefined, until: number, told: () => void) {
-  let head = from
+  // Where a log ends is reckoned from its last line, and its time from the last one that is not erased.
+  let last: PlacedLine | undefined
+  let whole: PlacedLine | undefined
+  const head = () => (last ? endOf(last, whole, from) : from)
   views.savepoint('log')
   try {
     for (const line of linesOf(shelf, log, from?.size ?? 0, until)) {
-      head = foldLine(views, events, log, line, head)
+      const skimmed = skim(line.bytes)
+      // Most records change no row: their data need not be parsed.
+      if (skimmed && !views.folds(skimmed.type)) views.name(skimmed.command_id, log, line.offset)
+      else foldLine(views, events, log, line, undefined)
+      last = line
+      if (skimmed) whole = line
       told()
     }
-    if (head && head !== from) views.putHead(log, head)
+    const end = head()
+    if (end && end !== from) views.folded(log, end)
     views.release('log')
-    return { head, wrong: undefined }
+    return { head: end, wrong: undefined }
   } catch (error) {
     if (isSqlite(error) && !error.code.startsWith('SQLITE_CONSTRAINT')) throw error
     views.undo('log')
-    return { head, wrong: `line ${(head?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
+    const end = head()
+    return { head: end, wrong: `line ${(end?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
   }
+}
+
+function endOf(last: PlacedLine, whole: PlacedLine | undefined, from: Head | undefined): Head {
+  const scanned = whole && scan(whole.bytes)
+  const before = scanned && whole ? endAfter(scanned.envelope, whole) : from
+  return whole === last && before ? before : erasedEnd(parseLine(last.bytes) as Erased, last, before)
 }
 
 /** Folds what a log holds beyond where the views have come. */
@@ -126,34 +164,27 @@ export async function restore({
 /** Folds the journal's lines that the views have not seen; says why it cannot where it cannot. */
 export function follow(views: Views, events: Events, log: Log): string | undefined {
   try {
-    const { journal, lsn, timestamp, names } = views.mark
+    const { journal, lsn, timestamp, trailing } = views.mark
     if (journal !== log.journal) return 'they belong to another journal'
-    const lines = lsn <= log.lsn ? log.since(Math.min(lsn, names)) : undefined
+    const lines = lsn <= log.lsn ? log.since(Math.min(lsn, trailing)) : undefined
     if (!lines) return 'the journal does not reach from where they stand to its end'
     let latest = timestamp
+    const heads = new Map<string, Head>()
     views.begin()
-    for (const line of lines) {
-      if (line.lsn > lsn) latest = Math.max(latest, followLine(views, events, line))
-      else rememberLine(views, line)
+    for (const { log, offset, bytes, lsn: own } of lines) {
+      const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
+      const before = heads.get(log) ?? views.head(log)
+      // Of a line that was folded already, the end of its log and its name may not be in their tables.
+      const head = own > lsn ? foldLine(views, events, log, line, before) : noteLine(views, log, line, before)
+      heads.set(log, head)
+      latest = Math.max(latest, head.at)
     }
+    for (const [log, head] of heads) views.putHead(log, head)
     views.commit({ journal, lsn: log.lsn, timestamp: latest })
     return undefined
   } catch (error) {
     return `they could not be brought up: ${(error as Error).message}`
   }
-}
-
-function followLine(views: Views, events: Events, { log, offset, bytes }: JournalLine): number {
-  const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
-  const head = foldLine(views, events, log, line, views.head(log))
-  views.putHead(log, head)
-  return head.at
-}
-
-/** A line whose rows are there, and whose name may not be. */
-function rememberLine(views: Views, { log, offset, bytes }: JournalLine): void {
-  const command_id = scan(bytes)?.envelope.command_id
-  if (command_id !== undefined) views.remember(command_id, log, offset)
 }
 
 async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, report: Report): Promise<Views> {

@@ -1,11 +1,12 @@
 // Where each log ends: the seq, hash and size that its next line follows from. A bounded cache of the views' `logs`
-// table, never a second truth: changes are noted so that a failed command or batch can be undone, and flushed at commit.
+// table, never a second truth: changes are noted so that a failed command or batch can be undone.
 
 import { genesis } from './seal.ts'
 
 export interface Head {
   readonly seq: number
-  readonly hash: Buffer
+  /** Of its last line, as it stands there. */
+  readonly hash: string
   readonly size: number
   /** When the log last grew, in milliseconds. */
   readonly at: number
@@ -17,7 +18,9 @@ export class Heads {
   readonly #load: (log: string) => Head | undefined
   readonly #known = new Map<string, Head>()
   readonly #dirty = new Set<string>()
-  #changes: { log: string; before: Head | undefined }[] = []
+  /** Which logs moved, and from where, in order: what is to be undone. */
+  readonly #moved: string[] = []
+  readonly #before: (Head | undefined)[] = []
 
   constructor(load: (log: string) => Head | undefined) {
     this.#load = load
@@ -37,21 +40,21 @@ export class Heads {
   }
 
   move(log: string, head: Head): void {
-    this.#changes.push({ log, before: this.#known.get(log) })
-    // Taking it out first moves it to the end: the cache forgets the log that has been quiet for longest.
-    this.#known.delete(log)
+    this.#moved.push(log)
+    this.#before.push(this.#known.get(log))
     this.#known.set(log, head)
     this.#dirty.add(log)
   }
 
   /** A place to come back to. */
   get savepoint(): number {
-    return this.#changes.length
+    return this.#moved.length
   }
 
   undo(to: number): void {
-    while (this.#changes.length > to) {
-      const { log, before } = this.#changes.pop() as { log: string; before: Head | undefined }
+    while (this.#moved.length > to) {
+      const log = this.#moved.pop() as string
+      const before = this.#before.pop()
       if (before) this.#known.set(log, before)
       else this.#known.delete(log)
     }
@@ -59,18 +62,27 @@ export class Heads {
 
   /** The batch is durable: there is nothing to come back to. */
   keep(): void {
-    this.#changes = []
+    this.#moved.length = 0
+    this.#before.length = 0
   }
 
-  flush(put: (log: string, head: Head) => void): void {
-    for (const log of this.#dirty) {
-      const head = this.#known.get(log)
-      if (head) put(log, head)
-    }
+  /** How many logs have grown since their ends were gathered to be written. */
+  get dirty(): number {
+    return this.#dirty.size
+  }
+
+  /** The logs whose ends are to be written. */
+  gather(): string[] {
+    const logs = [...this.#dirty]
     this.#dirty.clear()
+    return logs
+  }
+
+  /** Forgets the logs that have been known for longest, where there are too many; those gathered have been written. */
+  tidy(): void {
     for (const log of this.#known.keys()) {
       if (this.#known.size <= MOST) break
-      this.#known.delete(log)
+      if (!this.#dirty.has(log)) this.#known.delete(log)
     }
   }
 
@@ -78,6 +90,6 @@ export class Heads {
   clear(): void {
     this.#known.clear()
     this.#dirty.clear()
-    this.#changes = []
+    this.keep()
   }
 }

@@ -36,10 +36,12 @@ export interface Shelf {
 export interface Log extends Shelf {
   /** Which journal this is: another life of the data directory has another. */
   readonly journal: string
-  /** The place in order of the last durable line. */
+  /** The place in order of the last line written. */
   readonly lsn: number
-  /** Makes the lines durable, in order, whole commands only; resolves after the sync. One call at a time. */
-  append(lines: Line[]): Promise<void>
+  /** Writes the lines, in order, whole commands only; they are neither durable nor to be read before the next `sync`. */
+  write(lines: readonly Line[]): void
+  /** Makes everything durable that was written before; more may be written meanwhile. One call at a time. */
+  sync(): Promise<void>
   /** Brings every acknowledged line into the file of its log, where other processes find it; throws where it cannot. */
   settle(): void
   /** The acknowledged lines after this place in order; undefined if the journal does not reach from there to its end. */

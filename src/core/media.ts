@@ -13,43 +13,48 @@ const DEEPEST = 64
 
 /** Where in this value there is raw media, and what it looks like; undefined where there is none. */
 export function rawMedia(value: unknown, path = 'data'): { path: string; message: string } | undefined {
-  return look(value, path, { numbers: 0 }, 0)
+  const found = look(value, { numbers: 0 }, 0)
+  return found && { path: [path, ...found.under].join('.'), message: found.message }
 }
 
-function look(
-  value: unknown,
-  path: string,
-  seen: { numbers: number },
-  depth: number,
-): { path: string; message: string } | undefined {
-  if (typeof value === 'string') return lookAtText(value, path)
+/** `under`: the way from the value to what was found. It is put together on the way back, since nearly always there is none. */
+interface Found {
+  under: string[]
+  message: string
+}
+
+function look(value: unknown, seen: { numbers: number }, depth: number): Found | undefined {
+  if (typeof value === 'string') return lookAtText(value)
   if (typeof value === 'number') {
-    return ++seen.numbers > MOST_NUMBERS
-      ? { path, message: `holds more than ${MOST_NUMBERS} numbers: store them as an artifact` }
-      : undefined
+    return ++seen.numbers > MOST_NUMBERS ? here(`holds more than ${MOST_NUMBERS} numbers: store them as an artifact`) : undefined
   }
   if (typeof value !== 'object' || value === null) return undefined
-  if (depth > DEEPEST) return { path, message: 'is nested too deeply' }
+  if (depth > DEEPEST) return here('is nested too deeply')
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
-      const found = look(value[i], `${path}.${i}`, seen, depth + 1)
-      if (found) return found
+      const found = look(value[i], seen, depth + 1)
+      if (found) return below(String(i), found)
     }
     return undefined
   }
   for (const key of Object.keys(value)) {
-    const found = lookAtText(key, path) ?? look((value as Record<string, unknown>)[key], `${path}.${key}`, seen, depth + 1)
-    if (found) return found
+    const named = lookAtText(key)
+    if (named) return named
+    const found = look((value as Record<string, unknown>)[key], seen, depth + 1)
+    if (found) return below(key, found)
   }
   return undefined
 }
 
-function lookAtText(text: string, path: string) {
+const here = (message: string): Found => ({ under: [], message })
+const below = (step: string, { under, message }: Found): Found => ({ under: [step, ...under], message })
+
+function lookAtText(text: string): Found | undefined {
   if (text.length < 12) return undefined
   // Searching for the word first is several times faster than the pattern, and nearly no text holds it.
-  if (/data:/i.test(text) && DATA_URL.test(text)) return { path, message: 'holds a data: URL: store the bytes as an artifact' }
+  if (/data:/i.test(text) && DATA_URL.test(text)) return here('holds a data: URL: store the bytes as an artifact')
   if (text.length >= 480 && (hasLongRun(text) || isWrapped(text))) {
-    return { path, message: 'looks like encoded bytes: store them as an artifact' }
+    return here('looks like encoded bytes: store them as an artifact')
   }
   return undefined
 }

@@ -42,22 +42,99 @@ export function contentOf(record: Recorded): string {
   )
 }
 
-const ENVELOPE =
-  /^\{"record_id":"([0-9a-f-]{36})","seq":(\d{1,15}),"type":"([a-z0-9._-]{1,128})","v":(\d{1,6}),"source":"([A-Za-z0-9._-]{1,64})","user_id":"([A-Za-z0-9._-]{1,64})",(?:"session_id":"([A-Za-z0-9_]{1,64})",)?"performer_id":"([A-Za-z0-9._-]{1,64})","timestamp":"([0-9TZ:.-]{24})",(?:"command_id":"([A-Za-z0-9_.-]{1,128})",)?"data":/
+// The envelope as bytes: what stands before each field, and of which letters and how many it is. Walking it byte by byte
+// takes a third of the time of a pattern over text, and a rebuild walks every line there is.
 
-const LONGEST_ENVELOPE = 800
+const letters = (pattern: RegExp) => Uint8Array.from({ length: 256 }, (_, byte) => Number(pattern.test(String.fromCharCode(byte))))
+const DIGITS = letters(/[0-9]/)
+const NAME = letters(/[A-Za-z0-9._-]/)
+
+interface Field {
+  before: Buffer
+  letters: Uint8Array
+  least: number
+  most: number
+  optional: boolean
+}
+const field = (before: string, letters: Uint8Array, least: number, most: number, optional = false): Field => ({
+  before: Buffer.from(before),
+  letters,
+  least,
+  most,
+  optional,
+})
+const FIELDS = [
+  field('{"record_id":"', letters(/[0-9a-f-]/), 36, 36),
+  field('","seq":', DIGITS, 1, 15),
+  field(',"type":"', letters(/[a-z0-9._-]/), 1, 128),
+  field('","v":', DIGITS, 1, 6),
+  field(',"source":"', NAME, 1, 64),
+  field('","user_id":"', NAME, 1, 64),
+  field('","session_id":"', letters(/[A-Za-z0-9_]/), 1, 64, true),
+  field('","performer_id":"', NAME, 1, 64),
+  field('","timestamp":"', letters(/[0-9TZ:.-]/), 24, 24),
+  field('","command_id":"', NAME, 1, 128, true),
+]
+const AFTER = Buffer.from('","data":')
+const [RECORD_ID, SEQ, TYPE, V, SOURCE, USER_ID, SESSION_ID, PERFORMER_ID, TIMESTAMP, COMMAND_ID] =
+  FIELDS.keys() as unknown as number[]
+
+/** Where the fields of the line that was walked last begin and end; both are 0 for one that is absent. */
+const begins = new Uint32Array(FIELDS.length)
+const ends = new Uint32Array(FIELDS.length)
+
+const stands = (text: Buffer, line: Buffer, at: number): boolean => {
+  for (let i = 0; i < text.length; i++) if (line[at + i] !== text[i]) return false
+  return true
+}
+
+/** Walks the envelope; returns where the data begins, or -1 where this is not the line of a record. */
+function walk(line: Buffer): number {
+  let at = 0
+  for (let i = 0; i < FIELDS.length; i++) {
+    const { before, letters, least, most, optional } = FIELDS[i] as Field
+    if (!stands(before, line, at)) {
+      if (!optional) return -1
+      begins[i] = ends[i] = 0
+      continue
+    }
+    const from = at + before.length
+    at = from
+    while (letters[line[at] as number] === 1) at++
+    if (at - from < least || at - from > most) return -1
+    begins[i] = from
+    ends[i] = at
+  }
+  return stands(AFTER, line, at) ? at + AFTER.length : -1
+}
+
+const textOf = (line: Buffer, field: number | undefined) => line.toString('latin1', begins[field as number], ends[field as number])
+const optionalOf = (line: Buffer, field: number | undefined) => (begins[field as number] === 0 ? undefined : textOf(line, field))
 
 /** The envelope of a line and where its data begins, without parsing the data; undefined if it is not such a line. */
 export function scan(line: Buffer): { envelope: Envelope; data: number } | undefined {
-  const found = ENVELOPE.exec(line.toString('latin1', 0, Math.min(line.length, LONGEST_ENVELOPE)))
-  if (!found) return undefined
-  const [all, record_id, seq, type, v, source, user_id, session_id, performer_id, timestamp, command_id] = found
-  const envelope = { record_id, seq: Number(seq), type, v: Number(v), source, user_id } as Envelope
+  const data = walk(line)
+  if (data < 0) return undefined
+  const envelope = {
+    record_id: textOf(line, RECORD_ID),
+    seq: Number(textOf(line, SEQ)),
+    type: textOf(line, TYPE),
+    v: Number(textOf(line, V)),
+    source: textOf(line, SOURCE),
+    user_id: textOf(line, USER_ID),
+  } as Envelope
+  const session_id = optionalOf(line, SESSION_ID)
   if (session_id !== undefined) envelope.session_id = session_id
-  envelope.performer_id = performer_id as string
-  envelope.timestamp = timestamp as string
+  envelope.performer_id = textOf(line, PERFORMER_ID)
+  envelope.timestamp = textOf(line, TIMESTAMP)
+  const command_id = optionalOf(line, COMMAND_ID)
   if (command_id !== undefined) envelope.command_id = command_id
-  return { envelope, data: all.length }
+  return { envelope, data }
+}
+
+/** What decides whether a line is of interest: its type, and whether its request was named. */
+export function skim(line: Buffer): { type: string; command_id: string | undefined } | undefined {
+  return walk(line) < 0 ? undefined : { type: textOf(line, TYPE), command_id: optionalOf(line, COMMAND_ID) }
 }
 
 /** Reads one line (without its newline). What is not a record is an erased one; anything else is not from the recorder. */

@@ -9,19 +9,16 @@
 // A refusal undoes its own savepoint. A failed write undoes the batch, and everybody in it is told: nothing changed.
 // A failed sync is the end of this process: what the disk holds is unknown until the log is read again.
 
+import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Grounds, type Request, type Waiting } from './deciding.ts'
 import { Refusal } from './errors.ts'
-import type { Head } from './heads.ts'
-import { type Line, type Log, linesOf, NotWritten, type Report, SyncFailed } from './log.ts'
-import type { Remembered } from './names.ts'
-import { isErased, parseLine, type Recorded } from './record.ts'
+import { type Line, type Log, NotWritten, type Report, SyncFailed } from './log.ts'
+import { Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import type { Mark, Views } from './views.ts'
-
-/** Called when a log has grown; what it grew by is read from the log. */
-export type Watcher = () => void
+import { type Watcher, Watchers } from './watchers.ts'
 
 export interface Parts extends Grounds {
   views: Views
@@ -37,6 +34,12 @@ const MOST_BYTES = 4 * 1024 * 1024
 const MOST_WAITING = 16_384
 const COMMIT_AFTER_MS = 100
 const RESTORE_AFTER_MS = 500
+/** How many rows of what trails the views are written for each line. */
+const ROWS_A_LINE = 2
+/** So few wait for the sync that is under way rather than be written by themselves. */
+const FEW = 8
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 export class Recorder {
   readonly #parts: Parts
@@ -44,8 +47,9 @@ export class Recorder {
   readonly #deciding: Deciding
   readonly #queue: Waiting[] = []
   readonly #jobs: (() => Promise<void> | void)[] = []
-  readonly #watchers = new Map<string, Set<Watcher>>()
+  readonly #watchers = new Watchers()
   #running: Promise<void> | undefined
+  readonly #syncing: Syncing
   #stalled: Refusal | undefined
   #closed = false
   #timer: NodeJS.Timeout | undefined
@@ -58,6 +62,11 @@ export class Recorder {
     this.#parts = parts
     this.#log = parts.log
     this.#deciding = new Deciding(parts, parts.views)
+    this.#syncing = new Syncing(
+      parts.log,
+      ({ waiting, lines }) => this.#answer(waiting, lines),
+      (error, waiting) => this.#die(error, waiting),
+    )
   }
 
   /** Records what a command decides; resolves with its answer once that is durable, rejects with a refusal. */
@@ -104,13 +113,9 @@ export class Recorder {
     return this.#deciding.heads.find(log)?.at
   }
 
+  /** Calls the watcher whenever this log has grown, until the returned function is called. */
   watch(log: string, watcher: Watcher): () => void {
-    const watchers = this.#watchers.get(log) ?? new Set()
-    this.#watchers.set(log, watchers.add(watcher))
-    return () => {
-      watchers.delete(watcher)
-      if (watchers.size === 0) this.#watchers.delete(log)
-    }
+    return this.#watchers.add(log, watcher)
   }
 
   get views(): Views {
@@ -124,15 +129,20 @@ export class Recorder {
 
   #wake(): void {
     // A turn of the event loop first: requests that arrived together are recorded together.
-    this.#running ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#loop())
+    this.#running ??= turn().then(() => this.#loop())
   }
 
   async #loop(): Promise<void> {
     try {
       while (this.#queue.length > 0 || this.#jobs.length > 0) {
-        for (const job of this.#jobs.splice(0)) await job()
-        if (this.#queue.length > 0) await this.#batch()
-        if (this.#deciding.views.uncommitted && performance.now() - this.#opened > COMMIT_AFTER_MS) this.#tend()
+        if (this.#jobs.length > 0) await this.#between()
+        else if (this.#deciding.views.uncommitted && performance.now() - this.#opened > COMMIT_AFTER_MS) {
+          await this.#syncing.underWay
+          this.#tend()
+        }
+        if (this.#queue.length > 0) this.#batch()
+        // A sync is under way: others may join the next batch meanwhile, and what is read must not starve.
+        if (this.#syncing.underWay) await (this.#queue.length < FEW ? this.#syncing.underWay : turn())
       }
     } finally {
       this.#running = undefined
@@ -140,7 +150,13 @@ export class Recorder {
     if (this.#deciding.views.uncommitted) this.#timer ??= setTimeout(() => void this.between(() => this.#tend()), COMMIT_AFTER_MS)
   }
 
-  async #batch(): Promise<void> {
+  async #between(): Promise<void> {
+    await this.#syncing.underWay
+    for (const job of this.#jobs.splice(0)) await job()
+  }
+
+  /** Decides what has queued, for about as long as a sync takes, and writes it. It is answered when it has been synced. */
+  #batch(): void {
     const batch: Waiting[] = []
     const lines: Line[] = []
     try {
@@ -150,13 +166,14 @@ export class Recorder {
       }
       this.#deciding.views.savepoint('batch')
       let bytes = 0
-      while (this.#queue.length > batch.length && batch.length < MOST_IN_BATCH && bytes < MOST_BYTES) {
+      const until = performance.now() + this.#syncing.takes
+      do {
         const waiting = this.#queue[batch.length] as Waiting
         batch.push(waiting)
         const first = lines.length
         this.#deciding.take(waiting, lines)
         for (let i = first; i < lines.length; i++) bytes += lines[i]?.bytes.length ?? 0
-      }
+      } while (batch.length < Math.min(this.#queue.length, MOST_IN_BATCH) && bytes < MOST_BYTES && performance.now() < until)
       this.#queue.splice(0, batch.length)
     } catch (error) {
       this.#queue.splice(0, batch.length)
@@ -164,63 +181,37 @@ export class Recorder {
       return
     }
     try {
-      if (lines.length > 0) await this.#log.append(lines)
+      if (lines.length > 0) this.#log.write(lines)
       this.#deciding.views.release('batch')
       this.#deciding.heads.keep()
     } catch (error) {
-      this.#appendFailed(error, batch)
+      this.#writeFailed(error, batch)
       return
     }
-    this.#answer(batch)
-    this.#tell(lines)
+    this.#syncing.add({ waiting: batch, lines })
+    this.#trailBehind(lines.length)
   }
 
-  #answer(batch: Waiting[]): void {
-    for (const waiting of batch) {
-      const { command, request, done, failed, records, before, refusal, revealed } = waiting
-      if (refusal !== undefined) failed(refusal)
-      else if (before) this.#recall(before, waiting)
-      else {
-        try {
-          const answer = command.answer(records, request.input)
-          done(revealed ? { ...(answer as object), ...revealed } : answer)
-        } catch (error) {
-          failed(error)
-        }
-      }
-    }
-  }
-
-  /** Answers a retry from the records of the first request, read from where they stand. */
-  #recall(places: readonly Remembered[], { command, request, done, failed }: Waiting): void {
-    const records: Recorded[] = []
+  /** In proportion to what was recorded, and while it is being synced. */
+  #trailBehind(lines: number): void {
     try {
-      for (const { log, offset, count } of places) {
-        let left = count
-        for (const line of linesOf(this.#log, log, offset)) {
-          const record = parseLine(line.bytes)
-          if (!isErased(record)) records.push(this.#parts.gathered.events.upcast(record))
-          if (--left === 0) break
-        }
-      }
-      if (records.length === 0) throw new Refusal('not-found', 'erased', 'What this request recorded has been erased.')
-      done(command.answer(records, request.input))
+      this.#deciding.trailing.work(ROWS_A_LINE * lines, this.#log.lsn)
     } catch (error) {
-      failed(error)
+      this.#viewsFailed(error, [])
     }
   }
 
-  /** Wakes whoever watches a log that grew. */
-  #tell(lines: Line[]): void {
+  /** Answers everyone, and wakes whoever watches a log that grew. */
+  #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
+    for (const waiting of batch) answer(waiting, this.#log, this.#parts.gathered.events)
     this.#beside.grew(lines)
-    if (this.#watchers.size === 0) return
-    for (const log of new Set(lines.map((line) => line.log))) for (const watcher of this.#watchers.get(log) ?? []) watcher()
+    this.#watchers.grew(lines)
   }
 
   // --- when something fails -----------------------------------------------------------------------------------------
 
-  /** Law 5: the append failed, so nothing happened; also not to those who were refused because of what now did not happen. */
-  #appendFailed(error: unknown, batch: Waiting[]): void {
+  /** Law 5: the write failed, so nothing happened; also not to those who were refused because of what now did not happen. */
+  #writeFailed(error: unknown, batch: Waiting[]): void {
     if (!(error instanceof NotWritten)) {
       this.#die(error as Error, batch)
       return
@@ -273,7 +264,7 @@ export class Recorder {
     return true
   }
 
-  #die(error: Error, batch: Waiting[]): void {
+  #die(error: Error, batch: readonly Waiting[]): void {
     this.#closed = true
     this.#stalled = notRecorded(error.message, false)
     for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(this.#stalled)
@@ -286,14 +277,18 @@ export class Recorder {
     return { journal: this.#log.journal, lsn: this.#log.lsn, timestamp: this.#deciding.latest }
   }
 
-  #commit({ all = false } = {}): void {
+  #commit(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    if (all) this.#deciding.views.begin()
-    if (!this.#deciding.views.uncommitted) return
+    // After a failed sync nobody knows whether what the rows say is on the disk.
+    if (this.#stalled || !this.#deciding.views.uncommitted) return
+    this.#tending(() => this.#deciding.views.commit(this.#mark))
+  }
+
+  /** Work on the views between two batches; where it fails, they are brought back. */
+  #tending<T>(work: () => T): T {
     try {
-      this.#deciding.heads.flush((log, head: Head) => this.#deciding.views.putHead(log, head))
-      this.#deciding.views.commit(this.#mark, { all })
+      return work()
     } catch (error) {
       this.#viewsFailed(error, [])
       throw this.#stalled
@@ -318,16 +313,15 @@ export class Recorder {
     this.#checkpointing ??= this.#log
       .checkpoint({
         batches: (job) => this.between(job),
-        views: () =>
-          this.between(() => {
+        views: async () => {
+          const upTo = this.#log.lsn
+          while (!(await this.between(() => this.#trail(upTo))));
+          await this.between(() => {
+            while (!this.#trail(this.#log.lsn));
             this.#commit()
-            try {
-              this.#deciding.views.harden(this.#mark)
-            } catch (error) {
-              this.#viewsFailed(error, [])
-              throw error
-            }
-          }),
+            this.#tending(() => this.#deciding.views.harden(this.#mark))
+          })
+        },
       })
       .catch((error: Error) => {
         if (error instanceof SyncFailed) this.#die(error, [])
@@ -339,10 +333,17 @@ export class Recorder {
     return this.#checkpointing
   }
 
+  /** Brings what trails the views a step closer to this place in order; returns whether it is there. */
+  #trail(upTo: number): boolean {
+    this.#deciding.views.begin()
+    return this.#tending(() => this.#deciding.trailing.step(upTo, this.#log.lsn))
+  }
+
   /** Brings every acknowledged line into its file and everything into the views, for another process to read. */
   settle(): Promise<void> {
     return this.between(() => {
-      this.#commit({ all: true })
+      while (!this.#trail(this.#log.lsn));
+      this.#commit()
       this.#log.settle()
     })
   }

@@ -12,83 +12,93 @@ import { hash, randomFillSync } from 'node:crypto'
 
 const SALT_FIELD = ',"salt":"'
 const HASH_FIELD = '","hash":"'
+const SALT = 16
 const SALT_TEXT = 22
 const HASH_TEXT = 43
 
 /** `,"salt":"…22…","hash":"…43…"}` */
 export const SEAL_LENGTH = SALT_FIELD.length + SALT_TEXT + HASH_FIELD.length + HASH_TEXT + 2
 
-const sha256 = (bytes: Buffer): Buffer => hash('sha256', bytes, 'buffer')
+// A hash is kept as it stands in a line, 43 letters of base64url. Text costs less than a buffer of 32 bytes, which would
+// be made outside of the heap for each. In between, bytes are carried as latin1: one letter each.
 
 /** What the first line of a log is chained to. The name is the session's id, or the log's path where there is none. */
-export function genesis(log: string): Buffer {
+export function genesis(log: string): string {
   const [top, , folder, session] = log.split('/')
   const name = top === 'users' && folder === 'sessions' && session !== undefined ? session : log
-  return sha256(Buffer.from(`sessile log v1\n${name}`))
+  return hash('sha256', `sessile log v1\n${name}`, 'base64url')
 }
 
 // Random bytes are drawn 256 salts at a time: one call to the generator per record would cost as much as the hash.
-const pool = Buffer.allocUnsafe(16 * 256)
+const pool = Buffer.allocUnsafe(SALT * 256)
 let drawn = pool.length
-function salt(into: Buffer): void {
+function salt(into: Buffer, at: number): void {
   if (drawn === pool.length) {
     randomFillSync(pool)
     drawn = 0
   }
-  pool.copy(into, 0, drawn, drawn + 16)
-  pool.fill(0, drawn, drawn + 16)
-  drawn += 16
+  pool.copy(into, at, drawn, drawn + SALT)
+  pool.fill(0, drawn, drawn + SALT)
+  drawn += SALT
 }
 
 const link = Buffer.allocUnsafe(64)
-function chain(previous: Buffer, commit: Buffer): Buffer {
-  previous.copy(link, 0)
-  commit.copy(link, 32)
-  return sha256(link)
+/** `commit` as latin1. */
+function chain(previous: string, commit: string): string {
+  link.write(previous, 0, 32, 'base64url')
+  link.write(commit, 32, 'latin1')
+  return hash('sha256', link, 'base64url')
 }
+
+// Lines are cut from slabs: a buffer of its own for each would be made, and counted, outside of the heap.
+const SLAB = 512 * 1024
+let slab = Buffer.allocUnsafeSlow(SLAB)
+let used = 0
 
 /** Seals content into a whole line, newline included. */
-export function seal(previous: Buffer, content: string): { line: Buffer; hash: Buffer } {
-  const length = Buffer.byteLength(content)
-  const bytes = Buffer.allocUnsafe(16 + length + SEAL_LENGTH + 1)
-  salt(bytes)
-  bytes.write(content, 16, 'utf8')
-  const next = chain(previous, sha256(bytes.subarray(0, 16 + length)))
-  const suffix = `${SALT_FIELD}${bytes.toString('base64url', 0, 16)}${HASH_FIELD}${next.toString('base64url')}"}\n`
-  bytes.write(suffix, 16 + length, 'latin1')
-  return { line: bytes.subarray(16), hash: next }
+export function seal(previous: string, content: string): { line: Buffer; hash: string } {
+  const most = SALT + 3 * content.length + SEAL_LENGTH + 1
+  if (used + most > slab.length) {
+    slab = Buffer.allocUnsafeSlow(Math.max(SLAB, most))
+    used = 0
+  }
+  const start = used + SALT
+  salt(slab, used)
+  const end = start + slab.write(content, start)
+  const next = chain(previous, hash('sha256', slab.subarray(used, end), 'binary'))
+  const suffix = `${SALT_FIELD}${slab.toString('base64url', used, start)}${HASH_FIELD}${next}"}\n`
+  used = end + slab.write(suffix, end, 'latin1')
+  return { line: slab.subarray(start, used), hash: next }
 }
 
-export type Checked = { ok: true; hash: Buffer; erased: boolean } | { ok: false; why: string }
+export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false; why: string }
 
 /** Checks one line (without its newline) against the hash of the line before it. */
-export function check(previous: Buffer, line: Buffer): Checked {
+export function check(previous: string, line: Buffer): Checked {
   const at = line.length - SEAL_LENGTH
   const suffix = at > 0 ? line.toString('latin1', at) : ''
   if (!suffix.startsWith(SALT_FIELD)) return checkErased(previous, line)
   const saltText = suffix.slice(SALT_FIELD.length, SALT_FIELD.length + SALT_TEXT)
   const hashText = suffix.slice(-HASH_TEXT - 2, -2)
   const salted = Buffer.from(saltText, 'base64url')
-  const stated = Buffer.from(hashText, 'base64url')
   // Decoding forgives stray bits in the last character; printing the seal again does not.
-  const reprinted = `${SALT_FIELD}${salted.toString('base64url')}${HASH_FIELD}${stated.toString('base64url')}"}`
-  if (reprinted !== suffix || salted.length !== 16 || stated.length !== 32) return { ok: false, why: 'the seal is malformed' }
-  const next = chain(previous, sha256(Buffer.concat([salted, line.subarray(0, at)])))
-  if (!next.equals(stated)) return { ok: false, why: 'the hash does not follow from the line and the one before it' }
+  const reprinted = `${SALT_FIELD}${salted.toString('base64url')}${HASH_FIELD}${reprint(hashText)}"}`
+  if (reprinted !== suffix || salted.length !== SALT) return { ok: false, why: 'the seal is malformed' }
+  const next = chain(previous, hash('sha256', Buffer.concat([salted, line.subarray(0, at)]), 'binary'))
+  if (next !== hashText) return { ok: false, why: 'the hash does not follow from the line and the one before it' }
   return { ok: true, hash: next, erased: false }
 }
 
+const reprint = (text: string) => Buffer.from(text, 'base64url').toString('base64url')
+
 const ERASED = /^\{"seq":\d{1,15},"commit":"([A-Za-z0-9_-]{43})","hash":"([A-Za-z0-9_-]{43})","erased_by":"[0-9a-f-]{36}"\}$/
 
-function checkErased(previous: Buffer, line: Buffer): Checked {
+function checkErased(previous: string, line: Buffer): Checked {
   const found = line.length < 400 ? ERASED.exec(line.toString('latin1')) : null
   if (!found) return { ok: false, why: 'there is no seal' }
-  const commit = Buffer.from(found[1] as string, 'base64url')
-  const stated = Buffer.from(found[2] as string, 'base64url')
-  if (commit.toString('base64url') !== found[1] || stated.toString('base64url') !== found[2]) {
-    return { ok: false, why: 'the seal is malformed' }
-  }
-  if (!chain(previous, commit).equals(stated)) {
+  const [, commit, stated] = found as unknown as [string, string, string]
+  if (reprint(commit) !== commit || reprint(stated) !== stated) return { ok: false, why: 'the seal is malformed' }
+  if (chain(previous, Buffer.from(commit, 'base64url').toString('latin1')) !== stated) {
     return { ok: false, why: 'the hash does not follow from the commitment and the line before it' }
   }
   return { ok: true, hash: stated, erased: true }

@@ -44,18 +44,17 @@ CREATE TABLE meta (
 CREATE TABLE logs (
   log TEXT PRIMARY KEY, -- its path under logs/, without its ending
   seq INTEGER NOT NULL, -- of its last record
-  hash BLOB NOT NULL, -- of its last line
+  hash TEXT NOT NULL, -- of its last line
   size INTEGER NOT NULL, -- in bytes
   at INTEGER NOT NULL -- when it last grew, milliseconds since 1970
 ) STRICT, WITHOUT ROWID;
--- Where the records of each named request stand, so that a retry is known again.
+-- Where the records of each named request stand, so that a retry is known again. Written in sorted runs (meta: runs).
 CREATE TABLE commands (
-  key TEXT NOT NULL, -- digest of the caller and its Idempotency-Key
+  run INTEGER NOT NULL,
+  key INTEGER NOT NULL, -- the first 52 bits of the digest of the caller and its Idempotency-Key
   log TEXT NOT NULL, -- where its records went
-  body TEXT NOT NULL, -- digest of what was asked
   offset INTEGER NOT NULL, -- where its first record begins
-  count INTEGER NOT NULL, -- how many records
-  PRIMARY KEY (key, log)
+  PRIMARY KEY (run, key, log, offset)
 ) STRICT, WITHOUT ROWID;
 `
 
@@ -113,24 +112,6 @@ export class Tables {
   /** Rows were taken back: what is remembered of them may be wrong. */
   forget(): void {
     for (const rows of this.#remembered.values()) rows.clear()
-  }
-
-  /** The digest of every row of every table: equal digests, equal rows. What names this life of the data is left out. */
-  *digests(views: readonly View[]): Generator<{ table: string; rows: number; digest: string }> {
-    const tables = [
-      { name: 'logs', keys: ['log'] },
-      { name: 'commands', keys: ['key', 'log'] },
-      ...views.map(({ name, key }) => ({ name, keys: key })),
-    ]
-    for (const { name, keys } of tables) {
-      const digest = createHash('sha256')
-      let rows = 0
-      for (const row of this.rowsIn(name, keys)) {
-        digest.update(JSON.stringify(row)).update('\n')
-        rows++
-      }
-      yield { table: name, rows, digest: digest.digest('hex') }
-    }
   }
 
   /** Every row in the order of its key, some at a time. */

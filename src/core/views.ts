@@ -3,17 +3,17 @@
 
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { type Digests, digestsOf } from './digests.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { Names, type Remembered } from './names.ts'
+import { Names } from './names.ts'
 import type { Recorded } from './record.ts'
+import { Runs } from './runs.ts'
 import { fingerprint, ownTables, Tables } from './tables.ts'
 import { type Savepoint, Transaction } from './transaction.ts'
 import { indexesOf, type Read, tableOf, type View } from './view.ts'
 
-const NONE: readonly Remembered[] = []
-
-/** Names that wait to be written, beyond which a rebuild writes them without waiting for its end. */
+/** Names beyond which a rebuild writes a run of them without waiting for its end. */
 const MOST_NAMES = 50_000
 
 /** What views are made by. */
@@ -26,9 +26,15 @@ export interface Mark {
   timestamp: number
 }
 
-/** How far each part of them has come: named requests are written less often than rows, and are found in the journal till then. */
+/** How far each part of them has come: named requests and the ends of logs follow at leisure, and are in the journal till then. */
 export interface Come extends Mark {
-  names: number
+  trailing: number
+}
+
+export function markOf(tables: Tables): Come {
+  const stored = Object.fromEntries(tables.sql('SELECT key, value FROM meta').raw().all() as [string, string][])
+  const { journal = '', lsn = 0, timestamp = 0, trailing = 0 } = stored
+  return { journal, lsn: Number(lsn), timestamp: Number(timestamp), trailing: Number(trailing) }
 }
 
 export class Views {
@@ -38,7 +44,7 @@ export class Views {
   #writer: Tables
   #reader: Tables | undefined
   readonly #transaction: Transaction
-  readonly #names = new Names()
+  readonly names: Names
   readonly #undoTo: number[] = []
 
   private constructor(file: string, made: Made, writer: Tables, readers = false) {
@@ -46,10 +52,11 @@ export class Views {
     this.#made = made
     this.#writer = writer
     this.#transaction = new Transaction(writer)
+    this.names = new Names(writer)
     // Opened together, so that both have the same files, whatever happens to the names of those: a stranger who still has
     // the database open that was replaced may, on leaving, remove what bears the name of its write-ahead file.
     if (readers) this.#reader = new Tables(file, { readonly: true })
-    if (readers) this.#names.learn(writer)
+    if (readers) this.names.learn()
     this.#folds = new Map()
     for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
@@ -96,7 +103,9 @@ export class Views {
     this.begin()
     this.#transaction.write()
     this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#made))
-    this.commit(mark, { all: true })
+    this.flushNames()
+    this.noteTrailing(mark.lsn)
+    this.commit(mark)
     this.close()
     syncPath(this.file)
   }
@@ -111,9 +120,7 @@ export class Views {
   }
 
   get mark(): Come {
-    const stored = Object.fromEntries(this.#writer.sql('SELECT key, value FROM meta').raw().all() as [string, string][])
-    const { journal = '', lsn = 0, timestamp = 0, names = 0 } = stored
-    return { journal, lsn: Number(lsn), timestamp: Number(timestamp), names: Number(names) }
+    return markOf(this.#writer)
   }
 
   /** The views as the recorder sees them: the open transaction included. */
@@ -141,98 +148,111 @@ export class Views {
     this.#writer.close()
   }
 
-  /** Commits the rows, and the named requests too where there are many of them or `all` is asked for. */
-  commit(mark: Mark, { all = false } = {}): void {
+  commit(mark: Mark): void {
     this.#transaction.write()
     // Some errors end the transaction by themselves; writing the mark outside of it would claim what was undone.
     if (!this.#writer.db.inTransaction) throw new Error('the transaction of the views is gone')
-    const put = this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)')
-    if (all || this.#names.size > MOST_NAMES) {
-      this.#names.flush(this.#writer)
-      put.run('names', String(mark.lsn))
-    }
-    put.run('journal', mark.journal)
-    put.run('lsn', String(mark.lsn))
-    put.run('timestamp', String(mark.timestamp))
+    this.#note('journal', mark.journal)
+    this.#note('lsn', String(mark.lsn))
+    this.#note('timestamp', String(mark.timestamp))
     this.#transaction.commit()
-    this.#names.learn(this.#writer)
+    this.names.learn()
+  }
+
+  #note(key: string, value: string): void {
+    this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)').run(key, value)
+  }
+
+  /** To be called before anything is written beside the rows of a record. */
+  writing(): void {
+    this.#transaction.write()
+  }
+
+  /** Every named request and every end of a log up to this place in order is in its table. */
+  noteTrailing(lsn: number): void {
+    this.#note('trailing', String(lsn))
+  }
+
+  /** Writes all named requests there are, however long that takes. */
+  flushNames(): void {
+    this.#transaction.write()
+    this.names.write(Number.POSITIVE_INFINITY)
+    this.names.gather()
+    this.names.write(Number.POSITIVE_INFINITY)
   }
 
   savepoint(name: Savepoint): void {
     this.#transaction.savepoint(name)
-    this.#undoTo.push(this.#names.savepoint)
+    this.#undoTo.push(this.names.savepoint)
   }
 
   release(name: Savepoint): void {
     this.#transaction.release(name)
     this.#undoTo.pop()
-    if (this.#undoTo.length === 0) this.#names.keep()
+    if (this.#undoTo.length === 0) this.names.keep()
   }
 
   undo(name: Savepoint): void {
     this.#transaction.undo(name)
-    this.#names.undo(this.#undoTo.pop() ?? 0)
+    this.names.undo(this.#undoTo.pop() ?? 0)
   }
 
   /** Folds one record into every view that has a fold for it. */
   apply(record: Recorded, log: string, offset: number): void {
-    if (record.command_id !== undefined) this.#names.remember(record.command_id, log, offset)
+    this.name(record.command_id, log, offset)
     const views = this.#folds.get(record.type)
     if (!views) return
     this.#transaction.write()
     for (const view of views) view.folds.get(record.type)?.(record, this.#writer.rows(view))
   }
 
-  /** Remembers a named request whose rows are there already. */
-  remember(command_id: string, log: string, offset: number): void {
-    this.#names.remember(command_id, log, offset)
+  /** Do records of this type change any row? */
+  folds(type: string): boolean {
+    return this.#folds.has(type)
   }
 
-  /** Where the records of the request with this name stand. */
-  remembered(key: string): readonly Remembered[] {
-    if (this.#names.isNew(key)) return NONE
-    const since = this.#names.find(key)
-    if (since.length > 0) return since
-    // Nearly always there is none: asking for one row is cheaper than asking for all.
-    const one = this.#writer.sql('SELECT 1 FROM commands WHERE key = ?').get(key)
-    return one === undefined
-      ? NONE
-      : (this.#writer.sql('SELECT log, body, offset, count FROM commands WHERE key = ?').all(key) as Remembered[])
+  /** Remembers the name of a record's request, where it has one. */
+  name(command_id: string | undefined, log: string, offset: number): void {
+    if (command_id !== undefined) this.names.remember(command_id, log, offset)
   }
 
   head(log: string): Head | undefined {
     return this.#writer.sql('SELECT seq, hash, size, at FROM logs WHERE log = ?').get(log) as Head | undefined
   }
 
+  /** Ends the folding of a log in a rebuild. */
+  folded(log: string, head: Head): void {
+    this.putHead(log, head)
+    if (this.names.size > MOST_NAMES) this.flushNames()
+  }
+
   putHead(log: string, head: Head): void {
     this.#transaction.write()
-    if (this.#names.size > MOST_NAMES) this.#names.flush(this.#writer)
     this.#writer
       .sql('INSERT OR REPLACE INTO logs (log, seq, hash, size, at) VALUES (?, ?, ?, ?, ?)')
       .run(log, head.seq, head.hash, head.size, head.at)
   }
 
-  /** Makes everything committed so far survive a power loss. A synced commit makes all commits before it durable too. */
+  /** Makes everything up to the mark survive a power loss; the ends of all logs have been put. A synced commit makes all commits before it durable too. */
   harden(mark: Mark): void {
     if (this.uncommitted) throw new Error('broken: hardening the views in the middle of a transaction')
     this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
-    this.commit(mark, { all: true })
+    this.flushNames()
+    this.noteTrailing(mark.lsn)
+    this.commit(mark)
     this.#writer.db.exec('PRAGMA wal_checkpoint(PASSIVE)')
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }
 
   /** Is every named request that others know of known here, at the same place? */
   hasAll(others: Tables): boolean {
-    const same = this.#writer.sql('SELECT 1 FROM commands WHERE key = ? AND log = ? AND body = ? AND offset = ? AND count = ?')
-    for (const { key, log, body, offset, count } of others.rowsIn('commands', ['key', 'log'])) {
-      if (!same.get(key, log, body, offset, count)) return false
-    }
+    for (const { key, ...place } of new Runs(others).rows()) if (!this.names.holds(key, place)) return false
     return true
   }
 
-  digests() {
-    return this.#writer.digests(this.#made.views)
+  digests(): Digests {
+    return digestsOf(this.#writer, this.#made.views)
   }
 
   close(): void {

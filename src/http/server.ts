@@ -1,7 +1,6 @@
 // The door: turns requests into commands and queries and their answers into responses. It knows routes, media types and
 // headers; what a request means is said by the features, and which status a refusal has by problem.ts.
 
-import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { HttpBindings } from '@hono/node-server'
@@ -10,6 +9,7 @@ import type { Logger } from 'pino'
 import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
+import { uuid } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
@@ -215,7 +215,7 @@ const DOCS_POLICY =
   "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 const requestId = (given: string | string[] | undefined) =>
-  typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID()
+  typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : uuid()
 
 function idempotencyKey(given: string | string[] | undefined): string | undefined {
   if (given === undefined) return undefined

@@ -4,12 +4,23 @@
 import { dirname, join } from 'node:path'
 import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
+import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
+/** What has yet to get to the file of a log: pieces of buffers that many logs share, so that few are kept for long. */
 interface Pending {
   offset: number
-  chunks: Buffer[]
   length: number
+  buffers: Buffer[]
+  from: number[]
+  to: number[]
+}
+
+function bytesOf({ buffers, from, to, length }: Pending): Buffer {
+  const bytes = Buffer.allocUnsafe(length)
+  let at = 0
+  for (let i = 0; i < buffers.length; i++) at += (buffers[i] as Buffer).copy(bytes, at, from[i], to[i])
+  return bytes
 }
 
 const MOST_OPEN = 1024
@@ -35,6 +46,8 @@ export class Copies {
   readonly #open = new Map<string, number>()
   /** Where the files end that were written lately. */
   readonly #ends = new Map<string, number>()
+  /** Where logs will end whose last lines are in the journal and not yet durable. */
+  readonly #ahead = new Map<string, number>()
   readonly #damaged = new Map<string, string>()
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
@@ -74,17 +87,24 @@ export class Copies {
   /**
    * Looks whether each line begins where its log ends. It always does, unless the recorder's memory or a file is wrong:
    * then writing would destroy what had been acknowledged, so nothing of this batch is written, and that log takes no more.
+   * Returns where the logs will end with these lines.
    */
-  check(lines: readonly Line[]): void {
+  check(lines: readonly Line[]): Map<string, number> {
     const ends = new Map<string, number>()
     for (const { log, offset, bytes } of lines) {
-      const end = ends.get(log) ?? this.#end(log)
+      const end = ends.get(log) ?? this.#ahead.get(log) ?? this.#end(log)
       if (end !== offset) {
         this.#harmed(log, `its file ends at byte ${end}, and its next record would begin at byte ${offset}`)
         throw new NotWritten(`the log ${log} is damaged`, false)
       }
       ends.set(log, offset + bytes.length)
     }
+    return ends
+  }
+
+  /** These logs will end here, once the lines that were written to the journal are durable there. */
+  expect(ends: ReadonlyMap<string, number>): void {
+    for (const [log, end] of ends) this.#ahead.set(log, end)
   }
 
   #end(log: string): number {
@@ -92,13 +112,20 @@ export class Copies {
     return pending ? pending.offset + pending.length : (this.#ends.get(log) ?? this.#disk.sizeAt(fileOf(this.#home, log)))
   }
 
-  add(lines: readonly Line[]): void {
-    for (const { log, offset, bytes } of lines) {
-      const pending = this.#pending.get(log)
-      if (pending) {
-        pending.chunks.push(bytes)
-        pending.length += bytes.length
-      } else this.#pending.set(log, { offset, chunks: [bytes], length: bytes.length })
+  add(lines: readonly Line[], { bytes: buffer, at }: Printed): void {
+    for (let i = 0; i < lines.length; i++) {
+      const { log, offset, bytes } = lines[i] as Line
+      let pending = this.#pending.get(log)
+      if (!pending) {
+        pending = { offset, length: 0, buffers: [], from: [], to: [] }
+        this.#pending.set(log, pending)
+      }
+      const from = at[i] as number
+      pending.buffers.push(buffer)
+      pending.from.push(from)
+      pending.to.push(from + bytes.length)
+      pending.length += bytes.length
+      if (this.#ahead.get(log) === offset + bytes.length) this.#ahead.delete(log)
       this.#bytes += bytes.length
     }
     if (!this.#next) this.#gather()
@@ -120,8 +147,8 @@ export class Copies {
   read(log: string, offset: number, length: number): Buffer {
     const pending = this.#pending.get(log)
     if (!pending) return this.#files.read(log, offset, length)
-    const waiting = pending.chunks.length === 1 ? (pending.chunks[0] as Buffer) : Buffer.concat(pending.chunks)
-    if (pending.chunks.length > 1) pending.chunks = [waiting]
+    const waiting = bytesOf(pending)
+    if (pending.buffers.length > 1) Object.assign(pending, { buffers: [waiting], from: [0], to: [waiting.length] })
     if (offset >= pending.offset) return waiting.subarray(offset - pending.offset, offset - pending.offset + length)
     return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
   }
@@ -157,8 +184,8 @@ export class Copies {
   #copy(log: string): void {
     const pending = this.#pending.get(log)
     if (!pending) return // Somebody could not wait, and settled it.
-    const { offset, chunks, length } = pending
-    const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+    const { offset, length } = pending
+    const bytes = bytesOf(pending)
     if (this.#damaged.has(log)) this.#setAside(log, offset, bytes)
     else {
       try {

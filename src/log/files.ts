@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import type { Between, JournalLine, Line, Log, Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { type Disk, realDisk } from './disk.ts'
+import type { Printed } from './frame.ts'
 import { Journal } from './journal.ts'
 import { Lock } from './lock.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
@@ -13,6 +14,8 @@ export class FileLog implements Log {
   readonly #journal: Journal
   readonly #copies: Copies
   readonly #files: FileShelf
+  /** What was written since the last sync began. */
+  #written: { lines: readonly Line[]; printed: Printed }[] = []
 
   private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf) {
     this.#lock = lock
@@ -56,11 +59,19 @@ export class FileLog implements Log {
     return this.#journal.due
   }
 
-  async append(lines: Line[]): Promise<void> {
+  write(lines: readonly Line[]): void {
     if (this.#copies.crowded) throw this.#copies.crowded
-    this.#copies.check(lines)
-    await this.#journal.append(lines)
-    this.#copies.add(lines)
+    const ends = this.#copies.check(lines)
+    const printed = this.#journal.write(lines)
+    this.#copies.expect(ends)
+    this.#written.push({ lines, printed })
+  }
+
+  async sync(): Promise<void> {
+    const written = this.#written
+    this.#written = []
+    await this.#journal.sync()
+    for (const { lines, printed } of written) this.#copies.add(lines, printed)
   }
 
   settle(): void {

@@ -1,12 +1,11 @@
 // A journal on disk: segments, each a header and then frames.
 //
 //   segment   "SESSILE1" · epoch · number · first LSN · journal id · segment id · copied · CRC-32  (80 bytes)
-//   frame     mark · CRC-32 · line length · name length · flags · LSN · offset · batch · name · line
+//   frame     mark · CRC-32 · line length · name length · flags · LSN · offset · synced · name · line
 //
 // A frame's CRC is seeded with its segment's id, so that bytes left over from another file never look like a frame of
-// this one. `batch` is where in the segment the batch began that the frame was written with. Everything before that
-// place had been synced, and may have been acknowledged, when the frame was written. That is what tells a torn tail
-// from damage (see `readFrames`). `copied` is where the frames end that a start copied from older segments: they were
+// this one. `synced`: everything before that place in the segment had been synced, and may have been acknowledged, when
+// the frame was written. That is what tells a torn tail from damage (see `readFrames`). `copied` is where the frames end that a start copied from older segments: they were
 // synced before the segment got its name. The space after the last frame is zeros, allocated ahead of need.
 
 import { crc32 } from 'node:zlib'
@@ -61,32 +60,41 @@ export const lengthOf = (lines: readonly Line[]) =>
 
 const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
-/** The frames of a batch, as they go to the disk in one write. */
-export function printFrames(lines: readonly Line[], segment: string, first: number, batch: number): Buffer {
+/** Frames as they go to the disk in one write, and where among them each line stands. */
+export interface Printed {
+  bytes: Buffer
+  at: number[]
+}
+
+/** The frames of a batch; all before `synced` is durable by now. */
+export function printFrames(lines: readonly Line[], segment: string, first: number, synced: number): Printed {
   const seed = seedOf(segment)
-  const bytes = Buffer.allocUnsafe(lengthOf(lines))
+  const bytes = Buffer.allocUnsafeSlow(lengthOf(lines))
+  const places: number[] = []
   let at = 0
   for (let i = 0; i < lines.length; i++) {
     const { log, offset, bytes: line, more } = lines[i] as Line
-    const end = at + FRAME + log.length + line.length
+    const start = at + FRAME + log.length
+    const end = start + line.length
     bytes.writeUInt32LE(MARK, at)
     bytes.writeUInt32LE(line.length, at + 8)
     bytes.writeUInt16LE(log.length, at + 12)
     bytes.writeUInt16LE(more ? MORE : 0, at + 14)
     writeWide(bytes, first + i, at + 16)
     writeWide(bytes, offset, at + 24)
-    writeWide(bytes, batch, at + 32)
+    writeWide(bytes, synced, at + 32)
     bytes.write(log, at + FRAME, 'latin1')
-    line.copy(bytes, at + FRAME + log.length)
+    bytes.set(line, start)
     bytes.writeUInt32LE(crc32(bytes.subarray(at + 8, end), seed), at + 4)
+    places.push(start)
     at = end
   }
-  return bytes
+  return { bytes, at: places }
 }
 
 interface Frame extends JournalLine {
   end: number
-  batch: number
+  synced: number
 }
 
 function readFrame(bytes: Buffer, at: number, seed: number): Frame | undefined {
@@ -101,7 +109,7 @@ function readFrame(bytes: Buffer, at: number, seed: number): Frame | undefined {
     more: (bytes.readUInt16LE(at + 14) & MORE) !== 0,
     lsn: readWide(bytes, at + 16),
     offset: readWide(bytes, at + 24),
-    batch: readWide(bytes, at + 32),
+    synced: readWide(bytes, at + 32),
     end,
   }
 }
@@ -119,12 +127,12 @@ export interface Frames {
 /**
  * Reads the frames of a segment.
  *
- * The first bad frame ends the reading. It is either where a crash tore the last batch, whose writes the disk may have
+ * The first bad frame ends the reading. It is either where a crash tore the last writes, which the disk may have
  * made durable in any order and any part, or damage to something that had been acknowledged. The difference: if any
- * good frame further on began its batch after the bad place, then the bad place had been synced before. That is damage.
- * So it is where the bad place lies among the copied frames. Otherwise it is a torn tail: the last batch, of which nobody
- * was told. (Damage that strikes the very last batch after it was acknowledged looks the same. Its lines are then in the
- * session files, unless the machine lost power in the same moment.)
+ * good frame further on says that more than the bad place had been synced when it was written, that is damage.
+ * So it is where the bad place lies among the copied frames. Otherwise it is a torn tail: writes of which nobody
+ * was told. (Damage that strikes the very last ones after they were acknowledged looks the same. Their lines are then in
+ * the session files, unless the machine lost power in the same moment.)
  */
 export function readFrames(bytes: Buffer, { segment, first, copied }: Header): Frames {
   const seed = seedOf(segment)
@@ -151,7 +159,7 @@ function provesSync(bytes: Buffer, bad: number, last: number, seed: number): boo
   mark.writeUInt32LE(MARK)
   for (let at = bytes.indexOf(mark, bad); at >= 0 && at < last; at = bytes.indexOf(mark, at + 1)) {
     const frame = readFrame(bytes, at, seed)
-    if (frame && frame.batch > bad) return true
+    if (frame && frame.synced > bad) return true
   }
   return false
 }

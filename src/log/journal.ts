@@ -16,14 +16,24 @@ import { join } from 'node:path'
 import type { JournalLine, Line, Report } from '../core/log.ts'
 import { NotWritten, SyncFailed } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
-import { type Frames, HEADER, type Header, lengthOf, printFrames, printHeader, readFrames, readHeader } from './frame.ts'
+import {
+  type Frames,
+  HEADER,
+  type Header,
+  lengthOf,
+  type Printed,
+  printFrames,
+  printHeader,
+  readFrames,
+  readHeader,
+} from './frame.ts'
 
 /** A start that would lose something which had been acknowledged. It says what, and how to go on. */
 export class JournalDamaged extends Error {}
 
 const SEGMENT_FULL = 64 * 1024 * 1024
 /** How far ahead of need zeros are written: a sync that need not move the file's end is more than twice as fast. */
-const AHEAD = 4 * 1024 * 1024
+const AHEAD = Buffer.alloc(1024 * 1024)
 const COPY_AT_ONCE = 4 * 1024 * 1024
 
 interface Segment {
@@ -40,6 +50,8 @@ export class Journal {
   #segments: Segment[]
   #fd: number
   #end: number
+  /** Everything before this place is durable. */
+  #synced: number
   #allocated: number
   /** Which file the current segment is. */
   #identity: number | undefined
@@ -53,6 +65,7 @@ export class Journal {
     this.#segments = [current]
     this.#fd = fd
     this.#end = end
+    this.#synced = end
     this.#allocated = end
     this.#identity = disk.identity(fd)
   }
@@ -100,8 +113,10 @@ export class Journal {
     return this.#end > SEGMENT_FULL
   }
 
-  async append(lines: Line[]): Promise<void> {
-    const bytes = printFrames(lines, this.#current.header.segment, this.#lsn + 1, this.#end)
+  /** Returns what was written: whoever keeps lines keeps one buffer for all of them. */
+  write(lines: readonly Line[]): Printed {
+    const printed = printFrames(lines, this.#current.header.segment, this.#lsn + 1, this.#synced)
+    const { bytes } = printed
     try {
       this.#allocate(this.#end + bytes.length)
       writeAll(this.#disk, this.#fd, bytes, this.#end)
@@ -109,11 +124,17 @@ export class Journal {
       this.#cutBack()
       throw new NotWritten(`the journal could not be written (${codeOf(error)})`, isFull(error))
     }
-    // A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell.
-    await this.#disk.sync(this.#fd)
-    this.#assertOurs()
     this.#end += bytes.length
     this.#lsn += lines.length
+    return printed
+  }
+
+  /** A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell. */
+  async sync(): Promise<void> {
+    const end = this.#end
+    await this.#disk.sync(this.#fd)
+    this.#assertOurs()
+    this.#synced = end
   }
 
   /** Another recorder removes this segment when it starts. Then what was just written is not in the journal that counts. */
@@ -123,9 +144,10 @@ export class Journal {
 
   #allocate(until: number): void {
     if (until <= this.#allocated) return
-    const zeros = Buffer.alloc(until - this.#allocated + AHEAD)
-    writeAll(this.#disk, this.#fd, zeros, this.#allocated)
-    this.#allocated += zeros.length
+    while (this.#allocated < until) {
+      writeAll(this.#disk, this.#fd, AHEAD, this.#allocated)
+      this.#allocated += AHEAD.length
+    }
   }
 
   /** Takes back what a failed write left, durably: it was refused, so it must not reappear after a crash. */
@@ -160,6 +182,7 @@ export class Journal {
     this.#segments = [...old, segment]
     this.#fd = fd
     this.#end = end
+    this.#synced = end
     this.#allocated = end
     this.#identity = this.#disk.identity(fd)
     return old
@@ -248,7 +271,7 @@ function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[
     // All copied frames are one batch: none is acknowledged in this segment before all are synced.
     let [to, bytes] = [from, 0]
     while (to < lines.length && bytes < COPY_AT_ONCE) bytes += lines[to++]?.bytes.length ?? 0
-    const frames = printFrames(lines.slice(from, to), header.segment, header.first + from, HEADER)
+    const { bytes: frames } = printFrames(lines.slice(from, to), header.segment, header.first + from, HEADER)
     writeAll(disk, fd, frames, end)
     end += frames.length
     from = to

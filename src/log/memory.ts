@@ -8,15 +8,22 @@ export class MemoryLog implements Log {
   #lines: JournalLine[] = []
   readonly #logs = new Map<string, Buffer[]>()
   #dropped = 0
+  #written: Line[] = []
 
   get lsn(): number {
     return this.#dropped + this.#lines.length
   }
 
-  async append(lines: Line[]): Promise<void> {
+  write(lines: readonly Line[]): void {
+    for (const line of lines) this.#lines.push({ ...line, lsn: this.lsn + 1 })
+    this.#written.push(...lines)
+  }
+
+  async sync(): Promise<void> {
+    const written = this.#written
+    this.#written = []
     await Promise.resolve()
-    for (const line of lines) {
-      this.#lines.push({ ...line, lsn: this.lsn + 1 })
+    for (const line of written) {
       const own = this.#logs.get(line.log)
       if (own) own.push(line.bytes)
       else this.#logs.set(line.log, [line.bytes])

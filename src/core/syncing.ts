@@ -1,0 +1,65 @@
+// Between the write and the answer: what has been written waits here for its sync. While one sync is under way the next
+// batch is decided and written, so that neither the disk nor the recorder waits for the other; what was written
+// meanwhile shares the next sync. Batches are answered in the order in which they were written.
+
+import type { Waiting } from './deciding.ts'
+import type { Line, Log } from './log.ts'
+
+interface Batch {
+  waiting: readonly Waiting[]
+  lines: readonly Line[]
+}
+
+type Answer = (batch: Batch) => void
+type Failed = (error: Error, waiting: readonly Waiting[]) => void
+
+export class Syncing {
+  readonly #log: Log
+  readonly #answer: Answer
+  readonly #failed: Failed
+  #written: Batch[] = []
+  /** Resolves when all that has been written is answered; undefined when it is. */
+  underWay: Promise<void> | undefined
+  /** How long a sync takes, in milliseconds, as of late. */
+  takes = 1
+
+  constructor(log: Log, answer: Answer, failed: Failed) {
+    this.#log = log
+    this.#answer = answer
+    this.#failed = failed
+  }
+
+  add(batch: Batch): void {
+    if (batch.lines.length === 0 && !this.underWay) this.#answer(batch)
+    else {
+      this.#written.push(batch)
+      this.underWay ??= this.#sync()
+    }
+  }
+
+  async #sync(): Promise<void> {
+    while (this.#written.length > 0) {
+      const written = this.#written
+      this.#written = []
+      try {
+        if (written.some(({ lines }) => lines.length > 0)) await this.#timed()
+      } catch (error) {
+        const left = [...written, ...this.#written]
+        this.#written = []
+        this.#failed(
+          error as Error,
+          left.flatMap(({ waiting }) => waiting),
+        )
+        break
+      }
+      for (const batch of written) this.#answer(batch)
+    }
+    this.underWay = undefined
+  }
+
+  async #timed(): Promise<void> {
+    const began = performance.now()
+    await this.#log.sync()
+    this.takes += (performance.now() - began - this.takes) / 16
+  }
+}

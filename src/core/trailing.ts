@@ -1,0 +1,63 @@
+// What follows the views at leisure: where each log ends, and which requests were named. The journal holds both till
+// then, so they are written some rows at a time, in proportion to what is recorded, and nobody waits for many at once.
+
+import type { Heads } from './heads.ts'
+import type { Views } from './views.ts'
+
+/** A round begins when so many names or ends of logs wait. */
+const MOST_NAMES = 32_768
+const MOST_HEADS = 8192
+const ROWS_A_STEP = 512
+
+export class Trailing {
+  readonly #views: Views
+  readonly #heads: Heads
+  /** Everything up to this place is in the tables. */
+  #done: number
+  /** The round under way: everything up to this place in order, and the logs whose ends have yet to be written. */
+  #round: { lsn: number; logs: string[] } | undefined
+
+  constructor(views: Views, heads: Heads) {
+    this.#views = views
+    this.#heads = heads
+    this.#done = views.mark.trailing
+  }
+
+  /** Does some of the work; `lsn` is how far the views have come. */
+  work(rows: number, lsn: number): void {
+    if (rows === 0) return
+    if (!this.#round) {
+      if (this.#views.names.size < MOST_NAMES && this.#heads.dirty < MOST_HEADS) return
+      this.#begin(lsn)
+    }
+    this.#go(rows)
+    this.#views.names.tidy(rows)
+  }
+
+  /** Does some of the work that is left up to a place in order; returns whether all of it is done. */
+  step(upTo: number, lsn: number): boolean {
+    if (this.#done >= upTo) return true
+    if (!this.#round) this.#begin(lsn)
+    this.#go(ROWS_A_STEP)
+    return this.#done >= upTo
+  }
+
+  #begin(lsn: number): void {
+    this.#round = { lsn, logs: this.#heads.gather() }
+    this.#views.names.gather()
+  }
+
+  #go(rows: number): void {
+    const { lsn, logs } = this.#round as { lsn: number; logs: string[] }
+    this.#views.writing()
+    for (const log of logs.splice(-Math.ceil(rows / 2))) {
+      const head = this.#heads.find(log)
+      if (head) this.#views.putHead(log, head)
+    }
+    if (!this.#views.names.write(rows) || logs.length > 0) return
+    this.#views.noteTrailing(lsn)
+    this.#heads.tidy()
+    this.#done = lsn
+    this.#round = undefined
+  }
+}
