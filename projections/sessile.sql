@@ -14,10 +14,9 @@ CREATE TABLE logs (
 -- Where the records of each named request stand, so that a retry is known again. Written in sorted runs (meta: runs).
 CREATE TABLE commands (
   run INTEGER NOT NULL,
-  key INTEGER NOT NULL, -- the first 52 bits of the digest of the caller and its Idempotency-Key
-  log TEXT NOT NULL, -- where its records went
-  offset INTEGER NOT NULL, -- where its first record begins
-  PRIMARY KEY (run, key, log, offset)
+  first INTEGER NOT NULL, -- the key of its first name: 52 bits of the digest of the caller and its Idempotency-Key
+  chunk BLOB NOT NULL, -- names in the order of their keys, each with its log and where in it the first record begins
+  PRIMARY KEY (run, first)
 ) STRICT, WITHOUT ROWID;
 
 -- Every session: one row from its start on.
@@ -52,6 +51,7 @@ CREATE UNIQUE INDEX sessions_2 ON sessions (user_id, session_number);
 CREATE INDEX sessions_3 ON sessions (started_at, session_id);
 CREATE INDEX sessions_4 ON sessions (user_id, started_at, session_id);
 CREATE INDEX sessions_5 ON sessions (kind, started_at) WHERE status = 'active';
+CREATE INDEX sessions_6 ON sessions (kind, started_at, session_id);
 
 -- Every key that was made.
 CREATE TABLE keys (

@@ -1,5 +1,7 @@
 #!/usr/bin/env node
-// Starts the command line. A Node that reads TypeScript by itself is left to it; an older one is taught by tsx.
+// Starts the command line.
 
-if (!process.features.typescript) (await import('tsx/esm/api')).register()
-await import('./cli.ts')
+import { fileURLToPath } from 'node:url'
+import { load } from './load.mjs'
+
+await load(fileURLToPath(new URL('./cli.ts', import.meta.url)))

@@ -2,6 +2,7 @@
 // or checks that a rebuild would give the same rows.
 
 import { rmSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
@@ -66,6 +67,8 @@ async function rebuildAlone(config: Config, live: string): Promise<Done> {
 
 /** A recorder is at work: it tells which logs grow, and takes over when few are left. */
 async function rebuildBeside(config: Config, live: string, running: Holder): Promise<Done> {
+  // Whoever is recording goes first.
+  setPriority(constants.priority.PRIORITY_LOW)
   const shelf = new FileShelf(config.home)
   const ask = (what: string, body: object = {}) => askHolder(config, running, 'POST', `/operator/rebuild.${what}`, body)
   const { rebuild } = (await ask('begins')) as { rebuild: string }

@@ -10,7 +10,7 @@ export type Digests = { table: string; rows: number; digest: string }[]
 export function digestsOf(tables: Tables, views: readonly View[]): Digests {
   return [
     digest('logs', tables.rowsIn('logs', ['log'])),
-    digest('commands', new Runs(tables).rows()),
+    digest('commands', new Runs(tables).names()),
     ...views.map(({ name, key }) => digest(name, tables.rowsIn(name, key))),
   ]
 }

@@ -1,7 +1,7 @@
 // Named requests, so that a retry is known again. New names are kept here, where they are found at once, until there are
 // enough of them for a run in the views' database; the journal holds their records till then.
 
-import { KEY_BITS, type Place, Runs } from './runs.ts'
+import { KEY_BITS, type Named, namesIn, type Place, Runs } from './runs.ts'
 import type { Tables } from './tables.ts'
 
 /** Where the first record of a named request stands in one log, and the digest of what was asked. */
@@ -47,21 +47,103 @@ function keyOf(name: string): number {
   return bits * 16 + ((SIX_BITS[name.charCodeAt(8)] as number) >> 2)
 }
 
-const LEARN_AT_ONCE = 5000
+/**
+ * Names that no run holds yet. An open hash table over columns, and not a map of objects: those would live for a second,
+ * which is long enough to be moved to where garbage is dear, at a rate of thousands a second.
+ */
+class Fresh {
+  #slots = new Int32Array(2 ** 16)
+  #keys = new Float64Array(2 ** 15)
+  readonly #names: string[] = []
+  readonly #bodies: string[] = []
+  readonly #logs: string[] = []
+  readonly #offsets: number[] = []
+
+  get size(): number {
+    return this.#names.length
+  }
+
+  add(key: number, name: string, body: string, { log, offset }: Place): void {
+    if (this.size === this.#keys.length) this.#grow()
+    this.#keys[this.size] = key
+    this.#slots[this.#freeSlot(key)] = this.size + 1
+    this.#names.push(name)
+    this.#bodies.push(body)
+    this.#logs.push(log)
+    this.#offsets.push(offset)
+  }
+
+  find(key: number, name: string): Remembered[] {
+    return this.#at(key).flatMap((i) => (this.#names[i] === name ? [{ ...this.#placeAt(i), body: this.#bodies[i] as string }] : []))
+  }
+
+  /** Takes back the last ones, so that so many remain. What was added last stands in the way of none before it. */
+  cut(size: number): void {
+    const mask = this.#slots.length - 1
+    for (let i = this.size - 1; i >= size; i--) {
+      let slot = (this.#keys[i] as number) & mask
+      while (this.#slots[slot] !== i + 1) slot = (slot + 1) & mask
+      this.#slots[slot] = 0
+    }
+    for (const column of [this.#names, this.#bodies, this.#logs, this.#offsets]) column.length = size
+  }
+
+  /** In the order of their keys. */
+  *inOrder(): Generator<Named> {
+    const keys = this.#keys.slice(0, this.size).sort()
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as number
+      if (key === keys[i - 1]) continue
+      for (const at of this.#at(key)) yield { key, ...this.#placeAt(at) }
+    }
+  }
+
+  #placeAt(i: number): Place {
+    return { log: this.#logs[i] as string, offset: this.#offsets[i] as number }
+  }
+
+  /** Which ones have this key, in the order in which they came. */
+  #at(key: number): number[] {
+    const found: number[] = []
+    const mask = this.#slots.length - 1
+    for (let slot = key & mask; this.#slots[slot] !== 0; slot = (slot + 1) & mask) {
+      const i = (this.#slots[slot] as number) - 1
+      if (this.#keys[i] === key) found.push(i)
+    }
+    return found
+  }
+
+  #freeSlot(key: number): number {
+    const mask = this.#slots.length - 1
+    let slot = key & mask
+    while (this.#slots[slot] !== 0) slot = (slot + 1) & mask
+    return slot
+  }
+
+  #grow(): void {
+    const keys = this.#keys
+    this.#keys = new Float64Array(2 * keys.length)
+    this.#keys.set(keys)
+    this.#slots = new Int32Array(2 * this.#slots.length)
+    for (let i = 0; i < this.size; i++) this.#slots[this.#freeSlot(keys[i] as number)] = i + 1
+  }
+}
+
+const LEARN_AT_ONCE = 100
 const NONE: readonly never[] = []
 
 export class Names {
   /** Names that no run holds yet: those of the run that is being written, and those since. */
-  #writing = new Map<string, Remembered[]>()
-  #since = new Map<string, Remembered[]>()
-  /** The name of each place that was remembered, in order: what is to be undone. */
-  readonly #changes: string[] = []
+  #writing = new Fresh()
+  #since = new Fresh()
+  /** The name and log that were remembered last: the records of one request come one after the other. */
+  #last = { name: '', log: '' }
   readonly #runs: Runs
   readonly #tables: Tables
 
   readonly #filter = new Filter()
-  /** The last row of the table that was learned; undefined once all are. */
-  #learned: [number, number, string, number] | undefined = [0, 0, '', 0]
+  /** The last chunk of the table that was learned; undefined once all are. */
+  #learned: [number, number] | undefined = [0, -1]
 
   constructor(tables: Tables) {
     this.#tables = tables
@@ -72,13 +154,11 @@ export class Names {
   learn(): void {
     if (this.#learned === undefined) return
     const rows = this.#tables
-      .sql(
-        `SELECT run, key, log, offset FROM commands WHERE (run, key, log, offset) > (?, ?, ?, ?) ORDER BY run, key, log, offset LIMIT ${LEARN_AT_ONCE}`,
-      )
-      .raw()
-      .all(...this.#learned) as [number, number, string, number][]
-    for (const [, key] of rows) this.#filter.add(key)
-    this.#learned = rows.length < LEARN_AT_ONCE ? undefined : rows.at(-1)
+      .sql(`SELECT run, first, chunk FROM commands WHERE (run, first) > (?, ?) ORDER BY run, first LIMIT ${LEARN_AT_ONCE}`)
+      .all(...this.#learned) as { run: number; first: number; chunk: Buffer }[]
+    for (const { chunk } of rows) for (const { key } of namesIn(chunk)) this.#filter.add(key)
+    const last = rows.at(-1)
+    this.#learned = last && rows.length === LEARN_AT_ONCE ? [last.run, last.first] : undefined
   }
 
   /** How many wait for a run. */
@@ -90,13 +170,13 @@ export class Names {
   remember(command_id: string, log: string, offset: number): void {
     const dot = command_id.indexOf('.')
     const name = command_id.slice(0, dot)
-    const known = this.#since.get(name)
-    if (known === undefined) {
-      this.#filter.add(keyOf(name))
-      this.#since.set(name, [{ log, offset, body: command_id.slice(dot + 1) }])
-    } else if (known.every((place) => place.log !== log)) known.push({ log, offset, body: command_id.slice(dot + 1) })
-    else return
-    this.#changes.push(name)
+    const key = keyOf(name)
+    if (name === this.#last.name) {
+      if (log === this.#last.log || this.#since.find(key, name).some((place) => place.log === log)) return
+    }
+    this.#last = { name, log }
+    this.#filter.add(key)
+    this.#since.add(key, name, command_id.slice(dot + 1), { log, offset })
   }
 
   /** Is it certain that this name was never remembered? */
@@ -107,51 +187,40 @@ export class Names {
   /** Where the records of this name stand. What a run holds under its key is told by `read`: the name and body of a place. */
   find(name: string, read: (place: Place) => { name: string; body: string } | undefined): readonly Remembered[] {
     if (this.isNew(name)) return NONE
-    const since = this.#since.get(name) ?? this.#writing.get(name)
-    if (since) return since
-    return this.#runs.find(keyOf(name)).flatMap((place) => {
+    const key = keyOf(name)
+    const fresh = [...this.#since.find(key, name), ...this.#writing.find(key, name)]
+    if (fresh.length > 0) return fresh
+    return this.#runs.find(key).flatMap((place) => {
       const found = read(place)
       return found?.name === name ? [{ ...place, body: found.body }] : []
     })
   }
 
   get savepoint(): number {
-    return this.#changes.length
+    return this.#since.size
   }
 
-  /** Takes back what was remembered since, the latest first. */
+  /** Takes back what was remembered since. */
   undo(to: number): void {
-    while (this.#changes.length > to) {
-      const name = this.#changes.pop() as string
-      const known = this.#since.get(name) as Remembered[]
-      known.pop()
-      if (known.length === 0) this.#since.delete(name)
-    }
-  }
-
-  /** There is nothing to come back to. */
-  keep(): void {
-    this.#changes.length = 0
+    if (to === this.#since.size) return
+    this.#since.cut(to)
+    this.#last = { name: '', log: '' }
   }
 
   /** Begins a run with the names that wait. */
   gather(): void {
     if (this.#runs.writing) throw new Error('broken: a run is being written')
     this.#writing = this.#since
-    this.#since = new Map()
-    const names = []
-    for (const [name, places] of this.#writing) {
-      const key = keyOf(name)
-      for (const { log, offset } of places) names.push({ key, log, offset })
-    }
-    this.#runs.begin(names)
+    this.#since = new Fresh()
+    this.#last = { name: '', log: '' }
+    this.#runs.begin(this.#writing.inOrder())
   }
 
   /** Writes so many of the names that were gathered. Returns whether all of them are written. */
   write(most: number): boolean {
     this.#runs.write(most)
     if (this.#runs.writing) return false
-    if (this.#writing.size > 0) this.#writing = new Map()
+    if (this.#writing.size > 0) this.#writing = new Fresh()
     return true
   }
 

@@ -166,7 +166,7 @@ export class Recorder {
       }
       this.#deciding.views.savepoint('batch')
       let bytes = 0
-      const until = performance.now() + this.#syncing.takes
+      const until = performance.now() + this.#syncing.slice
       do {
         const waiting = this.#queue[batch.length] as Waiting
         batch.push(waiting)

@@ -3,6 +3,9 @@
 // order of its keys, one after the other; many small runs are merged into a large one. (Databases call this a
 // log-structured merge tree.) Everything is done in small steps, in proportion to what is recorded, so that nobody
 // waits for a long one.
+//
+//   a run     chunk · chunk · …     a chunk: a row of the table, found by its first key
+//   a chunk   name · name · …       a name: key (8 bytes, a double) · offset (6) · length of the log's name (1) · log
 
 import type { Tables } from './tables.ts'
 
@@ -12,37 +15,64 @@ export interface Place {
   offset: number
 }
 
+export interface Named extends Place {
+  key: number
+}
+
 interface Run {
   run: number
   names: number
 }
 
-interface Named extends Place {
-  key: number
-}
-
 /** Keys are the first bits of a digest, so many that a number holds them exactly. Two names may share one: the log tells. */
 export const KEY_BITS = 52
-const KEYS = 2 ** KEY_BITS
 
 /** This many runs of about the same size are merged into one. */
 const MERGE = 16
 const SMALLEST = 4096
-const ROWS_AT_ONCE = 16
-const STEP = 64
+const IN_CHUNK = 64
+const CHUNKS_REMOVED = 8
 
-const INSERT = 'INSERT INTO commands (run, key, log, offset) VALUES '
-const ONE = `${INSERT}(?, ?, ?, ?)`
-const MANY = `${INSERT}${Array.from({ length: ROWS_AT_ONCE }, () => '(?, ?, ?, ?)').join(', ')}`
+/** Writes a run, a chunk at a time. */
+class Writer {
+  readonly run: number
+  readonly #names: Iterator<Named>
+  #next: Named | undefined
+  count = 0
+
+  constructor(run: number, names: Iterable<Named>) {
+    this.run = run
+    this.#names = names[Symbol.iterator]()
+    this.#next = this.#names.next().value as Named | undefined
+  }
+
+  get done(): boolean {
+    return this.#next === undefined
+  }
+
+  writeChunk(tables: Tables): void {
+    const first = this.#next
+    if (!first) return
+    let end = 0
+    // All names with one key lie in one chunk.
+    for (let last = first.key, taken = 0; this.#next && (taken < IN_CHUNK || this.#next.key === last); taken++) {
+      last = this.#next.key
+      end = print(this.#next, end)
+      this.#next = this.#names.next().value as Named | undefined
+      this.count++
+    }
+    tables.sql('INSERT INTO commands (run, first, chunk) VALUES (?, ?, ?)').run(this.run, first.key, printed.subarray(0, end))
+  }
+}
 
 export class Runs {
   readonly #tables: Tables
   #live: Run[]
   /** Runs that were merged or never completed: their rows are on their way out. */
-  #dead: number[] = []
+  readonly #dead: number[]
   #last: number
-  #writing: { run: number; names: Named[]; at: number } | undefined
-  #merging: { run: number; of: Run[]; upTo: number; names: number } | undefined
+  #fresh: Writer | undefined
+  #merge: { writer: Writer; of: Run[] } | undefined
 
   constructor(tables: Tables) {
     this.#tables = tables
@@ -57,114 +87,139 @@ export class Runs {
 
   /** The places of all names with this key. */
   find(key: number): Place[] {
-    const statement = this.#tables.sql('SELECT log, offset FROM commands WHERE run = ? AND key = ?')
-    return this.#live.flatMap(({ run }) => statement.all(run, key) as Place[])
+    const before = this.#tables.sql('SELECT chunk FROM commands WHERE run = ? AND first <= ? ORDER BY first DESC LIMIT 1').pluck()
+    const found: Place[] = []
+    for (const { run } of this.#live) {
+      const chunk = before.get(run, key) as Buffer | undefined
+      if (!chunk) continue
+      for (const name of namesIn(chunk)) if (name.key === key) found.push({ log: name.log, offset: name.offset })
+    }
+    return found
   }
 
-  /** Begins a run with these names; `write` writes it. */
-  begin(names: Named[]): void {
-    names.sort((a, b) => a.key - b.key)
-    this.#writing = { run: ++this.#last, names, at: 0 }
+  /** Begins a run with these names, which come in order of their keys; `write` writes it. */
+  begin(names: Iterable<Named>): void {
+    this.#fresh = new Writer(++this.#last, names)
   }
 
   /** Is a run being written? */
   get writing(): boolean {
-    return this.#writing !== undefined
+    return this.#fresh !== undefined
   }
 
   /** Writes about so many names of the run that was begun. */
   write(most: number): void {
-    if (!this.#writing) return
-    const { run, names, at } = this.#writing
-    const to = Math.min(names.length, at + most)
-    let next = at
-    for (; next + ROWS_AT_ONCE <= to; next += ROWS_AT_ONCE) {
-      const row: (string | number)[] = []
-      for (let i = next; i < next + ROWS_AT_ONCE; i++) {
-        const { key, log, offset } = names[i] as Named
-        row.push(run, key, log, offset)
-      }
-      this.#tables.sql(MANY).run(row)
-    }
-    for (; next < to; next++) {
-      const { key, log, offset } = names[next] as Named
-      this.#tables.sql(ONE).run(run, key, log, offset)
-    }
-    this.#writing.at = next
-    if (next < names.length) return
-    if (names.length > 0) this.#live.push({ run, names: names.length })
-    this.#writing = undefined
-    this.#note()
+    const fresh = this.#fresh
+    if (!fresh) return
+    for (let left = most; left > 0 && !fresh.done; left -= IN_CHUNK) fresh.writeChunk(this.#tables)
+    if (!fresh.done) return
+    this.#fresh = undefined
+    this.#put(fresh, [])
   }
 
-  /** Merges runs, and takes away about so many rows of those that were merged. */
+  /** Merges runs, and takes away those that were merged, about so many names at a time. */
   tidy(most: number): void {
-    for (let left = most; left > 0; left -= STEP) if (!this.#remove() && !this.#merge()) return
+    for (let left = most; left > 0; left -= IN_CHUNK) if (!this.#removeSome() && !this.#mergeSome()) return
   }
 
-  /** Merges the next few keys of the runs that are being merged, or sees whether there are some to merge. */
-  #merge(): boolean {
-    this.#merging ??= this.#toMerge()
-    if (!this.#merging) return false
-    const { run, of, upTo, names } = this.#merging
-    const runs = of.map(() => '?').join(', ')
-    // Digests are spread evenly: so wide a range of keys holds about a step's worth of them.
-    const to = Math.min(KEYS, upTo + Math.ceil((KEYS / names) * STEP))
-    this.#tables
-      .sql(
-        `INSERT INTO commands SELECT ?, key, log, offset FROM commands WHERE run IN (${runs}) AND key >= ? AND key < ? ORDER BY key, log, offset`,
-      )
-      .run(run, ...of.map(({ run }) => run), upTo, to)
-    this.#merging.upTo = to
-    if (to === KEYS) {
-      this.#live = [...this.#live.filter((live) => !of.includes(live)), { run, names }]
-      this.#dead.push(...of.map(({ run }) => run))
-      this.#merging = undefined
-      this.#note()
+  #mergeSome(): boolean {
+    if (!this.#merge) {
+      const of = this.#likeSized()
+      if (!of) return false
+      this.#merge = { of, writer: new Writer(++this.#last, inOrder(this.#tables, of)) }
+    }
+    const { writer, of } = this.#merge
+    writer.writeChunk(this.#tables)
+    if (writer.done) {
+      this.#merge = undefined
+      this.#put(writer, of)
     }
     return true
   }
 
-  #toMerge(): { run: number; of: Run[]; upTo: number; names: number } | undefined {
+  /** The run that was written counts from now on, and those that it was made of do not. */
+  #put({ run, count }: Writer, of: readonly Run[]): void {
+    const kept = this.#live.filter((live) => !of.includes(live))
+    this.#live = count > 0 ? [...kept, { run, names: count }] : kept
+    this.#dead.push(...of.map((merged) => merged.run))
+    this.#tables.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('runs', ?)").run(JSON.stringify(this.#live))
+  }
+
+  #likeSized(): Run[] | undefined {
     const bySize = new Map<number, Run[]>()
     for (const live of this.#live) {
       const size = Math.floor(Math.log(Math.max(live.names, SMALLEST) / SMALLEST) / Math.log(MERGE))
-      const same = bySize.get(size) ?? []
-      same.push(live)
+      const same = [...(bySize.get(size) ?? []), live]
+      if (same.length === MERGE) return same
       bySize.set(size, same)
-      if (same.length === MERGE) {
-        return { run: ++this.#last, of: same, upTo: 0, names: same.reduce((sum, { names }) => sum + names, 0) }
-      }
     }
     return undefined
   }
 
-  /** Takes away rows of a run that counts no more. */
-  #remove(): boolean {
+  /** Takes away some rows of a run that counts no more. */
+  #removeSome(): boolean {
     const run = this.#dead[0]
     if (run === undefined) return false
     const { changes } = this.#tables
       .sql(
-        `DELETE FROM commands WHERE run = ? AND key <= (SELECT max(key) FROM (SELECT key FROM commands WHERE run = ? ORDER BY key LIMIT ${STEP}))`,
+        `DELETE FROM commands WHERE run = ? AND first <= (SELECT max(first) FROM (SELECT first FROM commands WHERE run = ? ORDER BY first LIMIT ${CHUNKS_REMOVED}))`,
       )
       .run(run, run)
     if (changes === 0) this.#dead.shift()
     return true
   }
 
-  #note(): void {
-    this.#tables.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('runs', ?)").run(JSON.stringify(this.#live))
-  }
-
   /** Every name in the order of its key, whatever run it lies in. */
-  *rows(): Generator<Named> {
-    const names = this.#live.reduce((sum, { names }) => sum + names, 0)
-    if (names === 0) return
-    const runs = this.#live.map(({ run }) => run)
-    const statement = this.#tables.sql(
-      `SELECT key, log, offset FROM commands WHERE run IN (${runs.map(() => '?').join(', ')}) AND key >= ? AND key < ? ORDER BY key, log, offset`,
-    )
-    const width = Math.ceil((KEYS / names) * 1000)
-    for (let from = 0; from < KEYS; from += width) yield* statement.all(...runs, from, from + width) as Named[]
+  names(): Iterable<Named> {
+    return inOrder(this.#tables, this.#live)
+  }
+}
+
+/** The names of many runs in one order: of those that come next in each, the least. */
+function* inOrder(tables: Tables, runs: readonly Run[]): Generator<Named> {
+  const left = runs.map(({ run }) => namesOf(tables, run))
+  const next = left.map((names) => names.next().value as Named | undefined)
+  for (;;) {
+    let least = -1
+    for (let i = 0; i < next.length; i++) {
+      const name = next[i]
+      if (name && (least < 0 || isBefore(name, next[least] as Named))) least = i
+    }
+    if (least < 0) return
+    yield next[least] as Named
+    next[least] = left[least]?.next().value as Named | undefined
+  }
+}
+
+const isBefore = (a: Named, b: Named) =>
+  a.key < b.key || (a.key === b.key && (a.log < b.log || (a.log === b.log && a.offset < b.offset)))
+
+function* namesOf(tables: Tables, run: number): Generator<Named> {
+  const after = tables.sql('SELECT first, chunk FROM commands WHERE run = ? AND first > ? ORDER BY first LIMIT 1')
+  let row = after.get(run, -1) as { first: number; chunk: Buffer } | undefined
+  while (row) {
+    yield* namesIn(row.chunk)
+    row = after.get(run, row.first) as typeof row
+  }
+}
+
+const HEAD = 8 + 6 + 1
+let printed = Buffer.alloc(64 * 1024)
+
+/** Prints a name into the chunk that is being made; returns where it ends. */
+function print({ key, log, offset }: Named, at: number): number {
+  if (at + HEAD + log.length > printed.length) printed = Buffer.concat([printed, Buffer.alloc(printed.length)])
+  printed.writeDoubleLE(key, at)
+  printed.writeUIntLE(offset, at + 8, 6)
+  printed.writeUInt8(log.length, at + 14)
+  printed.write(log, at + HEAD, 'latin1')
+  return at + HEAD + log.length
+}
+
+export function* namesIn(chunk: Buffer): Generator<Named> {
+  for (let at = 0; at < chunk.length; ) {
+    const end = at + HEAD + chunk.readUInt8(at + 14)
+    yield { key: chunk.readDoubleLE(at), offset: chunk.readUIntLE(at + 8, 6), log: chunk.toString('latin1', at + HEAD, end) }
+    at = end
   }
 }

@@ -20,13 +20,20 @@ export class Syncing {
   #written: Batch[] = []
   /** Resolves when all that has been written is answered; undefined when it is. */
   underWay: Promise<void> | undefined
-  /** How long a sync takes, in milliseconds, as of late. */
-  takes = 1
+  #takes = 1
 
   constructor(log: Log, answer: Answer, failed: Failed) {
     this.#log = log
     this.#answer = answer
     this.#failed = failed
+  }
+
+  /**
+   * For how long commands should be decided before what they made is written, in milliseconds: about as long as a sync takes.
+   * The end of a sync is seen only when a slice ends, so what was measured is up to one slice too long: half of it.
+   */
+  get slice(): number {
+    return this.#takes / 2
   }
 
   add(batch: Batch): void {
@@ -60,6 +67,6 @@ export class Syncing {
   async #timed(): Promise<void> {
     const began = performance.now()
     await this.#log.sync()
-    this.takes += (performance.now() - began - this.takes) / 16
+    this.#takes += (performance.now() - began - this.#takes) / 16
   }
 }

@@ -51,10 +51,9 @@ CREATE TABLE logs (
 -- Where the records of each named request stand, so that a retry is known again. Written in sorted runs (meta: runs).
 CREATE TABLE commands (
   run INTEGER NOT NULL,
-  key INTEGER NOT NULL, -- the first 52 bits of the digest of the caller and its Idempotency-Key
-  log TEXT NOT NULL, -- where its records went
-  offset INTEGER NOT NULL, -- where its first record begins
-  PRIMARY KEY (run, key, log, offset)
+  first INTEGER NOT NULL, -- the key of its first name: 52 bits of the digest of the caller and its Idempotency-Key
+  chunk BLOB NOT NULL, -- names in the order of their keys, each with its log and where in it the first record begins
+  PRIMARY KEY (run, first)
 ) STRICT, WITHOUT ROWID;
 `
 

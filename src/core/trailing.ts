@@ -5,15 +5,18 @@ import type { Heads } from './heads.ts'
 import type { Views } from './views.ts'
 
 /** A round begins when so many names or ends of logs wait. */
-const MOST_NAMES = 32_768
+const MOST_NAMES = 28_000
 const MOST_HEADS = 8192
 const ROWS_A_STEP = 512
+const ROWS_AT_LEAST = 128
 
 export class Trailing {
   readonly #views: Views
   readonly #heads: Heads
   /** Everything up to this place is in the tables. */
   #done: number
+  /** How many rows should have been written by now, so that many go together. */
+  #owed = 0
   /** The round under way: everything up to this place in order, and the logs whose ends have yet to be written. */
   #round: { lsn: number; logs: string[] } | undefined
 
@@ -25,13 +28,16 @@ export class Trailing {
 
   /** Does some of the work; `lsn` is how far the views have come. */
   work(rows: number, lsn: number): void {
-    if (rows === 0) return
+    this.#owed += rows
+    if (this.#owed < ROWS_AT_LEAST) return
+    const due = this.#owed
+    this.#owed = 0
     if (!this.#round) {
       if (this.#views.names.size < MOST_NAMES && this.#heads.dirty < MOST_HEADS) return
       this.#begin(lsn)
     }
-    this.#go(rows)
-    this.#views.names.tidy(rows)
+    this.#go(due)
+    this.#views.names.tidy(due)
   }
 
   /** Does some of the work that is left up to a place in order; returns whether all of it is done. */

@@ -16,6 +16,9 @@ import { indexesOf, type Read, tableOf, type View } from './view.ts'
 /** Names beyond which a rebuild writes a run of them without waiting for its end. */
 const MOST_NAMES = 50_000
 
+/** How much of the database SQLite may keep in memory, in KiB. */
+const CACHE = 'PRAGMA cache_size = -16384'
+
 /** What views are made by. */
 type Made = Pick<Gathered, 'views' | 'code'>
 
@@ -74,7 +77,7 @@ export class Views {
       tables.db.exec('PRAGMA journal_mode = WAL')
       tables.db.exec('PRAGMA synchronous = NORMAL')
       tables.db.exec('PRAGMA wal_autocheckpoint = 0')
-      tables.db.exec('PRAGMA cache_size = -65536')
+      tables.db.exec(CACHE)
       const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
       if (by === fingerprint(made)) return new Views(file, made, tables, true)
       tables.close()
@@ -92,7 +95,7 @@ export class Views {
     const tables = new Tables(file)
     tables.db.exec('PRAGMA journal_mode = OFF')
     tables.db.exec('PRAGMA synchronous = OFF')
-    tables.db.exec('PRAGMA cache_size = -65536')
+    tables.db.exec(CACHE)
     tables.db.exec(ownTables + made.views.map(tableOf).join(''))
     return new Views(file, made, tables)
   }
@@ -189,7 +192,6 @@ export class Views {
   release(name: Savepoint): void {
     this.#transaction.release(name)
     this.#undoTo.pop()
-    if (this.#undoTo.length === 0) this.names.keep()
   }
 
   undo(name: Savepoint): void {
@@ -247,7 +249,7 @@ export class Views {
 
   /** Is every named request that others know of known here, at the same place? */
   hasAll(others: Tables): boolean {
-    for (const { key, ...place } of new Runs(others).rows()) if (!this.names.holds(key, place)) return false
+    for (const { key, ...place } of new Runs(others).names()) if (!this.names.holds(key, place)) return false
     return true
   }
 

@@ -66,12 +66,12 @@ function pageOf(rows: Sessions, users: 'all' | readonly string[], input: Filters
     where.push(sql)
     values.push(...given)
   }
-  if (users !== 'all')
-    need(
-      users.length === 1 ? 'user_id = ?' : 'user_id IN (SELECT value FROM json_each(?))',
-      users.length === 1 ? (users[0] as string) : JSON.stringify(users),
-    )
-  if (input.mode) need('kind IN (SELECT value FROM json_each(?))', JSON.stringify(kindsOfMode(input.mode)))
+  const needOneOf = (column: string, these: readonly string[]) =>
+    these.length === 1
+      ? need(`${column} = ?`, these[0] as string)
+      : need(`${column} IN (SELECT value FROM json_each(?))`, JSON.stringify(these))
+  if (users !== 'all') needOneOf('user_id', users)
+  if (input.mode) needOneOf('kind', kindsOfMode(input.mode))
   if (input.kind) need('kind = ?', input.kind)
   if (input.status) need('status = ?', input.status)
   if (input.from) need('started_at >= ?', new Date(input.from).toISOString())

@@ -67,6 +67,7 @@ export const sessions = view(
       '(started_at, session_id)',
       '(user_id, started_at, session_id)',
       "(kind, started_at) WHERE status = 'active'",
+      '(kind, started_at, session_id)',
     ],
   },
 )

@@ -22,7 +22,9 @@ const seqOf = ({ bytes }: PlacedLine) => scan(bytes)?.envelope.seq ?? parseLine(
 export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableStream<Uint8Array> {
   const lines = linesOf(sessile.log, log)
   return new ReadableStream<Uint8Array>({
-    pull(controller) {
+    async pull(controller) {
+      // Others get their turn between two pieces, however fast this reader is.
+      await new Promise((resolve) => setImmediate(resolve))
       const chunk: Buffer[] = []
       let length = 0
       for (let next = lines.next(); ; next = lines.next()) {

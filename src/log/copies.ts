@@ -30,7 +30,10 @@ const GATHER_MS = 50
 const BUSY_BYTES = 64 * 1024
 const BUSY_MS = 500
 const GATHER_BYTES = 8 * 1024 * 1024
-const SLICE_MS = 4
+const SLICE_MS = 2
+/** Where much is waiting, copying takes its time from the recorder, which slows it down before it has to refuse. */
+const LONG_SLICE_MS = 30
+const MUCH_PENDING = 24 * 1024 * 1024
 const AGAIN_MS = 1000
 const SYNCS_AT_ONCE = 4
 /** Lines waiting for their files beyond which no more are taken on. */
@@ -161,7 +164,7 @@ export class Copies {
   /** Copies what these logs have for a few milliseconds, then lets others have their turn. */
   #slice(logs: string[], from: number): void {
     this.#next = undefined
-    const until = performance.now() + SLICE_MS
+    const until = performance.now() + (this.#bytes > MUCH_PENDING ? LONG_SLICE_MS : SLICE_MS)
     let failed: unknown
     let at = from
     // One file that cannot be written must not keep the others waiting.

@@ -33,7 +33,7 @@ export class JournalDamaged extends Error {}
 
 const SEGMENT_FULL = 64 * 1024 * 1024
 /** How far ahead of need zeros are written: a sync that need not move the file's end is more than twice as fast. */
-const AHEAD = Buffer.alloc(1024 * 1024)
+const AHEAD = Buffer.alloc(512 * 1024)
 const COPY_AT_ONCE = 4 * 1024 * 1024
 
 interface Segment {

@@ -1,6 +1,6 @@
 // The logs of a data directory, to read: for every process that does not hold the lock, and the ground of the one that does.
 
-import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { isOpaqueId } from '../core/ids.ts'
 import type { Shelf } from '../core/log.ts'
@@ -38,8 +38,9 @@ export class FileShelf implements Shelf {
       throw error
     }
     try {
-      const bytes = Buffer.allocUnsafe(length)
-      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset))
+      // No larger than what there is: most logs are small, and a rebuild reads all of them.
+      const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(length, fstatSync(fd).size - offset)))
+      return bytes.length === 0 ? bytes : bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
     } finally {
       closeSync(fd)
     }
