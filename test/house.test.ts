@@ -70,9 +70,7 @@ function filesIn(folder: string): string[] {
   const url = new URL(folder, root)
   if (!statSync(url, { throwIfNoEntry: false })) return []
   const entries = readdirSync(url, { withFileTypes: true }).filter(({ name }) => name !== 'node_modules')
-  return entries.flatMap((entry) =>
-    entry.isDirectory() ? filesIn(`${folder}${entry.name}/`) : [`${folder}${entry.name}`],
-  )
+  return entries.flatMap((entry) => (entry.isDirectory() ? filesIn(`${folder}${entry.name}/`) : [`${folder}${entry.name}`]))
 }
 
 const manifest = readFileSync(new URL('package.json', root), 'utf8')

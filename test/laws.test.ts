@@ -204,12 +204,13 @@ describe('law 7: everything read is derived', () => {
       const all = Object.fromEntries(
         ['sessions', 'keys', 'logs', 'commands'].map((table) => [table, db.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all()]),
       )
+      all.runs = db.prepare("SELECT value FROM meta WHERE key = 'runs'").pluck().all()
       db.close()
       return all
     }
     const lived = rows()
     expect(lived.sessions).toHaveLength(4)
-    expect(lived.commands).toHaveLength(8)
+    expect(lived.runs).toEqual(['[{"run":1,"names":8}]'])
     rmSync(join(running.home, 'projections'), { recursive: true })
     expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 0 })
     expect(rows()).toEqual(lived)

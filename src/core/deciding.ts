@@ -24,6 +24,8 @@ import type { Views } from './views.ts'
 
 export interface Request {
   input: unknown
+  /** What the input was shaped from. */
+  body: unknown
   caller: Caller
   /** The caller's own name for this request (`Idempotency-Key`). */
   key?: string | undefined
@@ -117,7 +119,7 @@ export class Deciding {
       this.heads.undo(heads)
       this.latest = latest
       waiting.records = []
-      waiting.refusal = error
+      waiting.refusal = placed(error, waiting.command, waiting.request.body)
     }
   }
 
@@ -220,6 +222,13 @@ const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
 /** The same for the same caller, key and input, and for no others: `<digest of caller and key>.<digest of what was asked>`. */
 const commandId = ({ at }: Command, { caller, key, input }: Request) =>
   `${digest(`${caller.account_id}\n${key}`)}.${digest(`${at}\n${JSON.stringify(input)}`)}`
+
+/** The faults of a refusal as places in the body that the caller sent, and not in the input that was made of it. */
+export function placed(error: unknown, command: Command, body: unknown): unknown {
+  if (!(error instanceof Refusal) || !error.faults) return error
+  const faults = error.faults.map(({ path, message }) => ({ path: command.place(path, body), message }))
+  return new Refusal(error.kind, error.reason, error.message, { faults, facts: error.facts })
+}
 
 export function refusalOf(refuses: Command['refuses'], reason: string, detail: string, facts?: Record<string, unknown>): Refusal {
   const kind = refuses[reason]

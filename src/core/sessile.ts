@@ -3,7 +3,7 @@
 
 import type { z } from 'zod'
 import type { Command } from './command.ts'
-import { refusalOf } from './deciding.ts'
+import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
@@ -41,16 +41,14 @@ export class Sessile {
   }
 
   /** Checks, permits, records; the answer comes when what was recorded is durable. */
-  async perform(command: Command, { body, path = {}, caller, key }: Asking): Promise<unknown> {
+  perform(command: Command, { body, path = NO_PATH, caller, key }: Asking): Promise<unknown> {
     try {
       const input = check(command.input, command.shape(body, path))
       permit(caller, command.may, command.whose(input, caller))
       for (const performer of command.who(input)) permitPerformer(caller, performer)
-      return await this.recorder.submit(command, { input, caller, key })
+      return this.recorder.submit(command, { input, body, caller, key })
     } catch (error) {
-      if (!(error instanceof Refusal) || !error.faults) throw error
-      const faults = error.faults.map(({ path, message }) => ({ path: command.place(path, body), message }))
-      throw new Refusal(error.kind, error.reason, error.message, { faults, facts: error.facts })
+      return Promise.reject(placed(error, command, body))
     }
   }
 
@@ -124,6 +122,8 @@ export class Sessile {
     }
   }
 }
+
+const NO_PATH: Record<string, string> = {}
 
 const rebuilding = () => new Refusal('unavailable', 'rebuilding', 'The views are being brought back from the logs.')
 

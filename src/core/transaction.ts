@@ -7,7 +7,9 @@ export type Savepoint = 'batch' | 'one' | 'log'
 
 export class Transaction {
   readonly #tables: Tables
-  readonly #savepoints: { name: Savepoint; made: boolean }[] = []
+  readonly #savepoints: Savepoint[] = []
+  /** How many of them the database knows. */
+  #known = 0
   #open = false
   #made = false
 
@@ -26,18 +28,13 @@ export class Transaction {
 
   /** To be called before a row is written. */
   write(): void {
-    const last = this.#savepoints.at(-1)
-    if (last ? last.made : this.#made) return
     if (!this.#made) this.#tables.sql('BEGIN IMMEDIATE').run()
     this.#made = true
-    for (const savepoint of this.#savepoints) {
-      if (!savepoint.made) this.#tables.sql(`SAVEPOINT ${savepoint.name}`).run()
-      savepoint.made = true
-    }
+    while (this.#known < this.#savepoints.length) this.#tables.sql(`SAVEPOINT ${this.#savepoints[this.#known++]}`).run()
   }
 
   savepoint(name: Savepoint): void {
-    this.#savepoints.push({ name, made: false })
+    this.#savepoints.push(name)
   }
 
   release(name: Savepoint): void {
@@ -51,10 +48,12 @@ export class Transaction {
     this.#tables.forget()
   }
 
+  /** Was the last savepoint made, and not only noted? */
   #pop(name: Savepoint): boolean {
-    const last = this.#savepoints.pop()
-    if (last?.name !== name) throw new Error(`broken: the savepoint ${name} is not the last one`)
-    return last.made
+    if (this.#savepoints.pop() !== name) throw new Error(`broken: the savepoint ${name} is not the last one`)
+    const made = this.#known > this.#savepoints.length
+    if (made) this.#known--
+    return made
   }
 
   commit(): void {
@@ -67,5 +66,6 @@ export class Transaction {
     this.#open = false
     this.#made = false
     this.#savepoints.length = 0
+    this.#known = 0
   }
 }

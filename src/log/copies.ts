@@ -7,8 +7,12 @@ import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
-/** What has yet to get to the file of a log: pieces of buffers that many logs share, so that few are kept for long. */
+/**
+ * A log on its way: where it will end once all that was written to the journal is durable there, and what has yet to
+ * get to its file, as pieces of buffers that many logs share, so that few are kept for long.
+ */
 interface Pending {
+  end: number
   offset: number
   length: number
   buffers: Buffer[]
@@ -49,8 +53,6 @@ export class Copies {
   readonly #open = new Map<string, number>()
   /** Where the files end that were written lately. */
   readonly #ends = new Map<string, number>()
-  /** Where logs will end whose last lines are in the journal and not yet durable. */
-  readonly #ahead = new Map<string, number>()
   readonly #damaged = new Map<string, string>()
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
@@ -90,45 +92,48 @@ export class Copies {
   /**
    * Looks whether each line begins where its log ends. It always does, unless the recorder's memory or a file is wrong:
    * then writing would destroy what had been acknowledged, so nothing of this batch is written, and that log takes no more.
-   * Returns where the logs will end with these lines.
    */
-  check(lines: readonly Line[]): Map<string, number> {
-    const ends = new Map<string, number>()
-    for (const { log, offset, bytes } of lines) {
-      const end = ends.get(log) ?? this.#ahead.get(log) ?? this.#end(log)
-      if (end !== offset) {
-        this.#harmed(log, `its file ends at byte ${end}, and its next record would begin at byte ${offset}`)
-        throw new NotWritten(`the log ${log} is damaged`, false)
-      }
-      ends.set(log, offset + bytes.length)
-    }
-    return ends
-  }
-
-  /** These logs will end here, once the lines that were written to the journal are durable there. */
-  expect(ends: ReadonlyMap<string, number>): void {
-    for (const [log, end] of ends) this.#ahead.set(log, end)
-  }
-
-  #end(log: string): number {
-    const pending = this.#pending.get(log)
-    return pending ? pending.offset + pending.length : (this.#ends.get(log) ?? this.#disk.sizeAt(fileOf(this.#home, log)))
-  }
-
-  add(lines: readonly Line[], { bytes: buffer, at }: Printed): void {
+  expect(lines: readonly Line[]): void {
     for (let i = 0; i < lines.length; i++) {
       const { log, offset, bytes } = lines[i] as Line
-      let pending = this.#pending.get(log)
-      if (!pending) {
-        pending = { offset, length: 0, buffers: [], from: [], to: [] }
-        this.#pending.set(log, pending)
+      const pending = this.#pending.get(log) ?? this.#begin(log)
+      if (pending.end !== offset) {
+        this.unexpect(lines, i)
+        if (pending.end === pending.offset && pending.length === 0) this.#pending.delete(log)
+        this.#harmed(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
+        throw new NotWritten(`the log ${log} is damaged`, false)
       }
+      pending.end = offset + bytes.length
+    }
+  }
+
+  /** The first so many lines of a batch were not written after all. */
+  unexpect(lines: readonly Line[], count = lines.length): void {
+    for (let i = count - 1; i >= 0; i--) {
+      const { log, offset } = lines[i] as Line
+      const pending = this.#pending.get(log) as Pending
+      pending.end = offset
+      if (pending.end === pending.offset) this.#pending.delete(log)
+    }
+  }
+
+  #begin(log: string): Pending {
+    const end = this.#ends.get(log) ?? this.#disk.sizeAt(fileOf(this.#home, log))
+    const pending = { end, offset: end, length: 0, buffers: [], from: [], to: [] }
+    this.#pending.set(log, pending)
+    return pending
+  }
+
+  /** These lines are durable in the journal now. */
+  add(lines: readonly Line[], { bytes: buffer, at }: Printed): void {
+    for (let i = 0; i < lines.length; i++) {
+      const { log, bytes } = lines[i] as Line
+      const pending = this.#pending.get(log) as Pending
       const from = at[i] as number
       pending.buffers.push(buffer)
       pending.from.push(from)
       pending.to.push(from + bytes.length)
       pending.length += bytes.length
-      if (this.#ahead.get(log) === offset + bytes.length) this.#ahead.delete(log)
       this.#bytes += bytes.length
     }
     if (!this.#next) this.#gather()
@@ -186,7 +191,7 @@ export class Copies {
 
   #copy(log: string): void {
     const pending = this.#pending.get(log)
-    if (!pending) return // Somebody could not wait, and settled it.
+    if (!pending || pending.length === 0) return // Somebody could not wait, and settled it.
     const { offset, length } = pending
     const bytes = bytesOf(pending)
     if (this.#damaged.has(log)) this.#setAside(log, offset, bytes)
@@ -205,8 +210,10 @@ export class Copies {
       }
     }
     this.#touched.add(log)
-    this.#pending.delete(log)
     this.#bytes -= length
+    // What has been written to the journal, and is not durable there, is still to come.
+    if (pending.end === offset + length) this.#pending.delete(log)
+    else Object.assign(pending, { offset: offset + length, length: 0, buffers: [], from: [], to: [] })
   }
 
   #remember(log: string, end: number): void {

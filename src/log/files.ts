@@ -61,10 +61,13 @@ export class FileLog implements Log {
 
   write(lines: readonly Line[]): void {
     if (this.#copies.crowded) throw this.#copies.crowded
-    const ends = this.#copies.check(lines)
-    const printed = this.#journal.write(lines)
-    this.#copies.expect(ends)
-    this.#written.push({ lines, printed })
+    this.#copies.expect(lines)
+    try {
+      this.#written.push({ lines, printed: this.#journal.write(lines) })
+    } catch (error) {
+      this.#copies.unexpect(lines)
+      throw error
+    }
   }
 
   async sync(): Promise<void> {
