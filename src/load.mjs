@@ -51,11 +51,11 @@ async function make(entry, bundle) {
     plugins: [{ name: 'whence', setup: (build) => build.onLoad({ filter: /\.ts$/ }, whence) }],
   })
   mkdirSync(cache, { recursive: true })
-  const before = readdirSync(cache).filter((name) => name.startsWith(`${basename(entry, '.ts')}-`))
+  const others = readdirSync(cache).filter((name) => name.startsWith(`${basename(entry, '.ts')}-`) && name !== basename(bundle))
   // By rename: others may be starting at the same time.
   writeFileSync(`${bundle}.${process.pid}`, outputFiles[0].contents)
   renameSync(`${bundle}.${process.pid}`, bundle)
-  for (const name of before) if (name.endsWith('.mjs')) rmSync(join(cache, name), { force: true })
+  for (const name of others) if (name.endsWith('.mjs')) rmSync(join(cache, name), { force: true })
 }
 
 /** Each file finds what lies beside it where it lay. */

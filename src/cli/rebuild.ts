@@ -42,8 +42,8 @@ interface Done {
 }
 
 /** How many logs may still have grown when the recorder takes over: it folds those itself, between two batches. */
-const FEW = 50
-const MOST_ROUNDS = 20
+const FEW = 5
+const MOST_ROUNDS = 2
 
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
@@ -86,11 +86,11 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
   )
   const { latest, ...done } = await filled(views, live, { shelf }).finally(() => clearInterval(asking))
   let step = await goesOn()
-  for (let round = 0; round < MOST_ROUNDS; round++) {
+  for (let round = 1; ; round++) {
     for (const log of [...grown, ...step.grown]) catchUp(views, features.events, shelf, log)
-    const few = step.grown.length <= FEW
     grown.clear()
-    if (few) break
+    // What grows from here on, the recorder folds itself.
+    if (step.grown.length <= FEW || round === MOST_ROUNDS) break
     step = await goesOn()
   }
   views.finish({ ...step.mark, timestamp: Math.max(step.mark.timestamp, latest) })
