@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { runOnFailingDisk } from './failing.ts'
 import { linesIn, refused, run, said, sessionFile } from './harness.ts'
 
 const features = {
@@ -232,6 +233,26 @@ describe('records.append as a stream', () => {
     send?.close()
     expect((await reader.read()).done).toBe(true)
   })
+
+  it('waits where more comes than can be recorded at once, and no line is refused', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const users = Array.from({ length: 40 }, (_, i) => `u${i}`)
+    const started = await Promise.all(users.map((user_id) => running.admin.start({ user_id })))
+    const release = disk.holdSync()
+    const asking = users.map((user_id, i) => {
+      const line = JSON.stringify(said('x', { user_id }))
+      return stream(
+        running,
+        started[i]?.body.session_id,
+        Array.from({ length: 1000 }, () => line),
+      )
+    })
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    release()
+    const answers = await Promise.all(asking)
+    expect(answers.flat().filter(({ reason }) => reason !== undefined)).toEqual([])
+    expect(answers.map((own) => own.at(-1).seq)).toEqual(users.map(() => 1001))
+  }, 60_000)
 
   it('knows each line of a named stream again when it is sent a second time', async () => {
     const sessile = await run()

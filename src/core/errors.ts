@@ -45,6 +45,10 @@ export class Refusal extends Error {
 export const invalid = (faults: Fault[], detail = 'The input does not fit.') =>
   new Refusal('invalid', 'invalid', detail, { faults })
 
+/** The append failed: nothing changed, and whoever asked may ask again. */
+export const notRecorded = (why: string, full: boolean) =>
+  new Refusal('unavailable', 'not-recorded', `Nothing was recorded: ${why}.`, { facts: full ? { disk_full: true } : {} })
+
 /** Reached only by a bug in Sessile itself: better to stop than to record on a false premise. */
 export function assert(holds: unknown, what: string): asserts holds {
   if (!holds) throw new Error(`broken: ${what}`)

@@ -13,7 +13,7 @@ import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Grounds, type Request, type Waiting } from './deciding.ts'
-import { Refusal } from './errors.ts'
+import { notRecorded, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten, type Report, SyncFailed } from './log.ts'
 import { Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
@@ -90,6 +90,11 @@ export class Recorder {
       })
       this.#wake()
     })
+  }
+
+  /** Do so many wait that whoever can wait should? */
+  get crowded(): boolean {
+    return this.#queue.length >= MOST_WAITING / 2
   }
 
   /** Runs between two batches, when the views and the log agree. */
@@ -391,6 +396,3 @@ export class Recorder {
     this.#log.close()
   }
 }
-
-const notRecorded = (why: string, full: boolean) =>
-  new Refusal('unavailable', 'not-recorded', `Nothing was recorded: ${why}.`, { facts: full ? { disk_full: true } : {} })

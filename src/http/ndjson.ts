@@ -36,7 +36,13 @@ export function answerLines(
   const take = async () => {
     const next = await lines.next()
     if (next.done) ended = true
-    else for (const line of next.value) waiting.push(answer(line))
+    else {
+      for (const line of next.value) {
+        // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
+        while (sessile.recorder.crowded) await new Promise((resolve) => setTimeout(resolve, 1))
+        waiting.push(answer(line))
+      }
+    }
   }
   let taking: Promise<void> | undefined
   const takeAhead = () => {
