@@ -1,38 +1,37 @@
 // How fast is a durable record over HTTP? Against the same HTTP library doing nothing but echoing the body, and bare
-// node:http doing that. The callers are another process: keep-alive connections, each asking again when it was answered.
+// node:http doing that. A record comes in a request of its own, or sixty-four in one, or as a line of a stream. The callers are another process: keep-alive connections, each asking again when it was answered.
 
-import { spawn } from 'node:child_process'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { createAdaptorServer } from '@hono/node-server'
 import { Hono } from 'hono'
 import { serve } from '../src/app.ts'
+import { fed } from './children.ts'
 import { type Contender, compare, type Row, scratch } from './measure.ts'
 import { configOf, said } from './sessile.ts'
 
 const KEY = 'an-admin-key-for-the-benchmark-of-32-letters'
 const SESSIONS = 200
 
-/** Asks over so many connections for so many seconds, from a process of its own; returns answers per second. */
-export function ask(
-  port: number,
-  connections: number,
-  seconds: number,
-  requests: { path: string; body: string }[],
-  key: string,
-): Promise<number> {
-  const child = spawn(process.execPath, [new URL('./callers.mjs', import.meta.url).pathname], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
-  child.stdin.end(JSON.stringify({ port, connections, seconds, requests, key }))
-  let out = ''
-  child.stdout.on('data', (data) => {
-    out += data
-  })
-  return new Promise((resolve, reject) =>
-    child.on('close', (code) => (code === 0 ? resolve(Number(out)) : reject(new Error(`the callers ended with ${code}`)))),
-  )
+interface Asked {
+  port: number
+  connections: number
+  seconds: number
+  requests: { path: string; body: string }[]
+  key: string
+}
+
+/** Asks from a process of its own; returns answers per second. */
+const ask = async (asked: Asked) => Number(await fed('./callers.mjs', asked))
+
+/**
+ * Sends lines in one long request on each connection; returns lines answered per second. The recorder refuses what comes
+ * when 16,384 requests wait, so all connections together keep fewer than that under way.
+ */
+const stream = async (asked: Asked) => {
+  const window = Math.min(256, 8192 / asked.connections)
+  return Number(await fed('./streams.mjs', { ...asked, window }))
 }
 
 const post = async (url: string, body: unknown) => {
@@ -82,21 +81,25 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
     }))
   const rows: Row[] = []
   for (const connections of [1, 64, 256]) {
-    const one = requestsOf(1)
+    const load = { connections, seconds, key }
+    const [one, many] = [requestsOf(1), requestsOf(64)]
     const contenders: Contender[] = [
-      { name: 'Hono echo', round: () => ask(hono.port, connections, seconds, one, key) },
-      { name: 'node:http echo', round: () => ask(bare.port, connections, seconds, one, key) },
-      { name: 'Sessile, a record a request', round: () => ask(port, connections, seconds, one, key) },
-      {
-        name: 'Sessile, 64 records a request',
-        round: async () => 64 * (await ask(port, connections, seconds, requestsOf(64), key)),
-      },
+      { name: 'Hono echo', round: () => ask({ ...load, port: hono.port, requests: one }) },
+      { name: 'node:http echo', round: () => ask({ ...load, port: bare.port, requests: one }) },
+      { name: 'Sessile, a record a request', round: () => ask({ ...load, port, requests: one }) },
+      { name: 'Sessile, 64 records a request', round: async () => 64 * (await ask({ ...load, port, requests: many })) },
+      { name: 'Sessile, a stream of NDJSON', round: () => stream({ ...load, port, requests: one }) },
     ]
     rows.push(
-      ...(await compare(`append over HTTP, ${connections} connections`, 'records/s', contenders, {
-        rounds,
-        yardstick: 'Hono echo',
-      })),
+      ...(await compare(
+        `append over HTTP, ${connections} ${connections === 1 ? 'connection' : 'connections'}`,
+        'records/s',
+        contenders,
+        {
+          rounds,
+          yardstick: 'Hono echo',
+        },
+      )),
     )
   }
   hono.close()

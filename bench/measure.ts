@@ -22,6 +22,16 @@ export interface Row {
   /** The median of the ratios to the yardstick, round by round. */
   ratio?: number
   yardstick?: string
+  /** What else there is to say of the figure. */
+  note?: string
+}
+
+/** Why contenders are missing, each reason once. */
+export const leftOut = new Set<string>()
+
+export function leaveOut(why: string): void {
+  if (!leftOut.has(why)) console.log(`left out: ${why}`)
+  leftOut.add(why)
 }
 
 export const median = (values: readonly number[]): number => {
@@ -57,10 +67,15 @@ export async function compare(
   })
 }
 
-/** A folder on the disk that is measured, gone afterwards. */
+/** A folder on the disk that is measured, gone afterwards, and also when the benchmark breaks off. */
 export function scratch(): { path: string; remove: () => void } {
   const path = mkdtempSync(join(process.env.SESSILE_BENCH_HOME ?? process.cwd(), '.bench-'))
-  return { path, remove: () => rmSync(path, { recursive: true, force: true }) }
+  const remove = () => {
+    process.off('exit', remove)
+    rmSync(path, { recursive: true, force: true })
+  }
+  process.on('exit', remove)
+  return { path, remove }
 }
 
 /** Calls for so many seconds with so many callers at a time; returns how many calls a second. */
@@ -83,14 +98,31 @@ export async function saturate(
   return calls / ((performance.now() - began) / 1000)
 }
 
+/** A figure as people read it. */
+export const figureOf = (value: number) => (value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(3))
+
+/** Three digits at least of what is small: two hundredths and two and a half are not the same. */
+export const ratioOf = (ratio: number) => `${ratio.toFixed(ratio < 0.1 ? 3 : 2)} ×`
+
 export function machine() {
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim()
   return {
-    node: process.version,
     cpu: cpus()[0]?.model,
     cores: cpus().length,
     memory_gib: Math.round(totalmem() / 2 ** 30),
     kernel: release(),
-    commit,
+    commit: commit(),
+  }
+}
+
+/** The commit that is measured, and whether something was changed since; nothing outside a repository. */
+function commit(): string | undefined {
+  const git = (...words: string[]) =>
+    execFileSync('git', words, { stdio: ['ignore', 'pipe', 'ignore'] })
+      .toString()
+      .trim()
+  try {
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--', 'src') === '' ? '' : ', changed')
+  } catch {
+    return undefined
   }
 }

@@ -1,28 +1,59 @@
 // npm run bench: every question, one table, and bench/results.json.
 //   npm run bench -- append http     only these questions
-//   npm run bench -- --full          more and longer rounds
+//   npm run bench -- --full          more and longer rounds, larger data; draws the plots, too
+//   npm run bench -- --plot          draws docs/plots/<question>.svg also from a quick run
 
 import { writeFileSync } from 'node:fs'
-import { machine, type Row } from './measure.ts'
+import { figureOf, leftOut, machine, type Row, ratioOf } from './measure.ts'
+import { versions } from './packages.ts'
+import { write, writePlot } from './plot.ts'
 
-const questions = ['append', 'http', 'rebuild', 'start'] as const
+const questions = ['append', 'syncs', 'http', 'whole', 'latency', 'rebuild', 'reading', 'lists', 'start', 'memory'] as const
 const args = process.argv.slice(2)
 const full = args.includes('--full')
+const drawing = full || args.includes('--plot')
 const chosen = questions.filter((name) => args.every((arg) => arg.startsWith('--')) || args.includes(name))
-const effort = full ? { rounds: 9, seconds: 5 } : { rounds: 3, seconds: 1 }
+const effort = full ? { rounds: 9, seconds: 5 } : { rounds: 3, seconds: 0.5 }
 
-const rows: Row[] = []
+// Servers that were started, and folders, go with us.
+process.once('SIGINT', () => process.exit(130))
+process.once('SIGTERM', () => process.exit(143))
+
+const rows: (Row & { of: string })[] = []
+const took: Record<string, number> = {}
 for (const name of chosen) {
-  const { question } = (await import(`./${name}.ts`)) as {
-    question: (effort: { rounds: number; seconds: number }) => Promise<Row[]>
-  }
+  const { question } = (await import(`./${name}.ts`)) as { question: (given: typeof effort) => Promise<Row[]> }
+  const began = performance.now()
   const answered = await question(effort)
-  rows.push(...answered)
+  took[name] = Math.round((performance.now() - began) / 1000)
+  rows.push(...answered.map((row) => ({ of: name, ...row })))
   for (const row of answered) console.log(line(row))
+  if (drawing && answered.length > 0) writePlot(name, answered)
 }
-writeFileSync(new URL('./results.json', import.meta.url), `${JSON.stringify({ machine: machine(), effort, rows }, null, 2)}\n`)
+const results = { machine: machine(), versions: versions(), effort, took_seconds: took, left_out: [...leftOut], rows }
+writeFileSync(new URL('./results.json', import.meta.url), `${JSON.stringify(results, null, 2)}\n`)
+if (drawing) write('machine', whence())
+const seconds = Object.values(took).reduce((sum, n) => sum + n, 0)
+console.log(
+  `${seconds} s: ${Object.entries(took)
+    .map(([name, n]) => `${name} ${n}`)
+    .join(', ')}`,
+)
+for (const why of leftOut) console.log(`left out: ${why}`)
 
-function line({ question, contender, unit, median, ratio, yardstick }: Row): string {
-  const figure = median >= 100 ? Math.round(median).toLocaleString('en') : median.toPrecision(3)
-  return `${question.padEnd(54)} ${contender.padEnd(42)} ${figure.padStart(10)} ${unit.padEnd(10)} ${ratio === undefined ? '' : `${ratio.toFixed(2)} × ${yardstick}`}`
+function line({ question, contender, unit, median, ratio, yardstick, note }: Row): string {
+  const against = ratio === undefined ? '' : `${ratioOf(ratio)} ${yardstick}`
+  const columns = [question.padEnd(54), contender.padEnd(42), figureOf(median).padStart(10), unit.padEnd(11), against, note ?? '']
+  return columns.join(' ').trimEnd()
+}
+
+/** Where the figures come from. */
+function whence(): string {
+  const { cpu, cores, memory_gib, kernel, commit } = machine()
+  const told = Object.entries(versions()).map(([name, version]) => `${name} ${version}`)
+  return [
+    `Commit ${commit}; ${cores} cores (${cpu}), ${memory_gib} GiB, Linux ${kernel}; ${effort.rounds} rounds of ${effort.seconds} s.`,
+    `${told.join(', ')}.`,
+    ...[...leftOut].map((what) => `Left out: ${what}.`),
+  ].join('\n')
 }

@@ -1,48 +1,140 @@
-// How long does a start take after a clean stop, by the number of logs? It should be the same for all.
+// How long does a start take after a clean stop, by the number of logs, which it should not depend on; and after a crash,
+// by the length of the journal that was left, on which it does?
 
+import { execFileSync } from 'node:child_process'
+import { cpSync, rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { openLog, openRecorder } from '../src/app.ts'
 import type { Command } from '../src/core/command.ts'
-import { system } from '../src/core/sessile.ts'
-import { median, type Row, scratch } from './measure.ts'
-import { configOf, end, start } from './sessile.ts'
+import { type Log, sessionLog } from '../src/core/log.ts'
+import { type Sessile, system } from '../src/core/sessile.ts'
+import { fileOf } from '../src/log/shelf.ts'
+import { rowsOf } from './children.ts'
+import { type Row, scratch } from './measure.ts'
+import { append, configOf, end, said, start } from './sessile.ts'
 
 const AT_ONCE = 200
+const IN_ARRAY = 100
+const MIB = 2 ** 20
 
-export async function question({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
+export async function question(effort: { rounds: number; seconds: number }): Promise<Row[]> {
+  return [...(await afterStop(effort)), ...(await afterCrash(effort))]
+}
+
+// --- after a clean stop -----------------------------------------------------------------------------------------------
+
+async function afterStop({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
   const { path, remove } = scratch()
   const config = configOf(path)
-  const rows: Row[] = []
+  const taken = new Map<string, number[]>()
   let made = 0
   for (const logs of seconds > 1 ? [1000, 10_000, 100_000] : [1000, 10_000]) {
     const sessile = await openRecorder(openLog({ config }), { config })
-    const record = (command: Command, body: object) => sessile.perform(command, { body, caller: system })
     while (made < logs) {
-      await Promise.all(
-        Array.from({ length: AT_ONCE }, async () => {
-          const user_id = `u${made++}`
-          const { session_id } = (await record(start, { user_id, performer_id: 'd' })) as { session_id: string }
-          await record(end, { user_id, performer_id: 'd', session_id })
-        }),
-      )
+      await Promise.all(Array.from({ length: AT_ONCE }, () => wholeSession(sessile, `u${made++}`)))
     }
     await sessile.recorder.close()
     const times: number[] = []
     for (let round = 0; round <= rounds * 3; round++) {
-      const began = performance.now()
-      const started = await openRecorder(openLog({ config }), { config })
-      if (round > 0) times.push(performance.now() - began)
+      const { ms, started } = await timedStart(path)
+      if (round > 0) times.push(ms)
       await started.recorder.close()
     }
-    const row: Row = {
-      question: `start after a clean stop, ${logs.toLocaleString('en')} logs`,
-      contender: 'Sessile',
-      unit: 'ms',
-      median: median(times),
-      rounds: times,
-    }
-    const first = rows[0]
-    rows.push(first ? { ...row, ratio: row.median / first.median, yardstick: first.question.split(', ')[1] as string } : row)
+    taken.set(`${logs.toLocaleString('en')} logs`, times)
   }
   remove()
-  return rows
+  return rowsOf('start after a clean stop', 'ms', taken, '1,000 logs')
+}
+
+async function wholeSession(sessile: Sessile, user_id: string): Promise<void> {
+  const by = { user_id, performer_id: 'd' }
+  const record = (command: Command, body: object) => sessile.perform(command, { body, caller: system })
+  const { session_id } = (await record(start, by)) as { session_id: string }
+  await record(end, { ...by, session_id })
+}
+
+async function timedStart(home: string): Promise<{ ms: number; started: Sessile }> {
+  const config = configOf(home)
+  const began = performance.now()
+  const started = await openRecorder(openLog({ config }), { config })
+  return { ms: performance.now() - began, started }
+}
+
+// --- after a crash ----------------------------------------------------------------------------------------------------
+
+/** The log, but its checkpoints are never due, so that its journal grows as long as one wants. */
+const growing = (log: Log): Log =>
+  new Proxy(log, {
+    get: (log, name) => {
+      if (name === 'due') return false
+      const part: unknown = Reflect.get(log, name, log)
+      return typeof part === 'function' ? part.bind(log) : part
+    },
+  })
+
+async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
+  const { path, remove } = scratch()
+  const [living, left] = [join(path, 'living'), join(path, 'left')]
+  const config = configOf(living)
+  const sessile = await openRecorder(growing(openLog({ config })), { config })
+  const ids = await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => begun(sessile, `u${n}`)))
+  const fill = await filler(sessile, living, ids)
+  const taken = new Map<string, number[]>()
+  const perMib = new Map<string, number[]>()
+  for (const mib of seconds > 1 ? [1, 64, 256] : [1, 64]) {
+    await fill(mib * MIB)
+    const name = `a journal of ${mib} MiB`
+    // Nobody writes while we copy, in this one thread: what is there is what a kill at this moment would leave.
+    cpSync(living, left, { recursive: true })
+    const times: number[] = []
+    for (let round = 0; round < Math.min(rounds, 3); round++) times.push(await startOn(left, join(path, 'crashed')))
+    taken.set(name, times)
+    perMib.set(
+      name,
+      times.map((ms) => ms / mib),
+    )
+    rmSync(left, { recursive: true })
+  }
+  await sessile.recorder.close()
+  remove()
+  return [
+    ...rowsOf('start after a crash', 'ms', taken, 'a journal of 1 MiB'),
+    ...rowsOf('start after a crash, for each MiB', 'ms', perMib, 'a journal of 1 MiB'),
+  ]
+}
+
+async function begun(sessile: Sessile, user_id: string): Promise<string> {
+  const body = { user_id, performer_id: 'd' }
+  const { session_id } = (await sessile.perform(start, { body, caller: system })) as { session_id: string }
+  return session_id
+}
+
+/** Returns what records, each request with a name, until the journal holds so many bytes of lines. */
+async function filler(sessile: Sessile, home: string, ids: string[]): Promise<(bytes: number) => Promise<void>> {
+  let records = 0
+  const record = async (n: number) => {
+    const body = Array.from({ length: IN_ARRAY }, () => said(`u${n}`))
+    records += IN_ARRAY
+    await sessile.perform(append, { body, path: { session_id: ids[n] as string }, caller: system, key: `k${records}` })
+  }
+  await record(0)
+  await sessile.recorder.settle()
+  const lengthOfOne = statSync(fileOf(home, sessionLog('u0', ids[0] as string))).size / (IN_ARRAY + 1)
+  return async (bytes) => {
+    while (records * lengthOfOne < bytes) {
+      const missing = Math.ceil((bytes / lengthOfOne - records) / IN_ARRAY)
+      await Promise.all(Array.from({ length: Math.min(ids.length, missing) }, (_, n) => record(n)))
+    }
+  }
+}
+
+/** The time of a start on a copy of what a crash left, since a start changes it. */
+async function startOn(left: string, home: string): Promise<number> {
+  cpSync(left, home, { recursive: true })
+  // What the copying left for the disk to do would be waited for by the first sync of the start.
+  execFileSync('sync')
+  const { ms, started } = await timedStart(home)
+  await started.recorder.close()
+  rmSync(home, { recursive: true })
+  return ms
 }

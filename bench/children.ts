@@ -1,0 +1,133 @@
+// The children that the benchmarks start: servers, callers and whole commands, each a process of its own, and what the
+// operating system says of their memory.
+
+import { type ChildProcess, fork, type SpawnOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { median, type Row } from './measure.ts'
+
+export interface Server {
+  readonly pid: number
+  readonly port: number
+  /** The secret of a device's key that reaches all users. */
+  readonly key: string
+  /** Has the server do something from within. */
+  ask<T>(verb: string, input?: object): Promise<T>
+  stop(): Promise<void>
+}
+
+const LOAD = new URL('../src/load.mjs', import.meta.url)
+
+/** Sessile in a child, on this data directory. */
+export const sessileServer = (home: string): Promise<Server> =>
+  server(LOAD, [fileURLToPath(new URL('./serve.ts', import.meta.url)), home], ['--expose-gc'])
+
+export const echoServer = (): Promise<Server> => server(new URL('./echo.mjs', import.meta.url), [], [])
+
+async function server(file: URL, args: string[], execArgv: string[]): Promise<Server> {
+  const child = fork(fileURLToPath(file), args, { execArgv })
+  const waiting = new Map<number, { done: (answer: unknown) => void; failed: (error: Error) => void }>()
+  let asked = 0
+  const ready = new Promise<{ port: number; key: string }>((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`a server ended with ${code}`)))
+    child.once('message', resolve as (message: unknown) => void)
+  })
+  const { port, key } = await ready
+  child.on('message', ({ id, answer, error }: { id: number; answer: unknown; error?: string }) => {
+    if (error === undefined) waiting.get(id)?.done(answer)
+    else waiting.get(id)?.failed(new Error(error))
+    waiting.delete(id)
+  })
+  const ask = (verb: string, input: object = {}) =>
+    new Promise((done, failed) => {
+      waiting.set(++asked, { done, failed })
+      child.send({ id: asked, verb, input })
+    })
+  const stop = async () => {
+    const gone = once(child, 'exit')
+    child.disconnect()
+    await gone
+  }
+  return { pid: child.pid as number, port, key, ask: ask as Server['ask'], stop }
+}
+
+export interface Load {
+  connections: number
+  seconds: number
+  /** Seconds before those that count. */
+  warm?: number
+  /** Requests a second; as many as are answered, where there is none. */
+  rate?: number
+  requests: { path: string; body: string }[]
+  /** Does each request carry a name of its own? */
+  named?: boolean
+  /** Are refusals told, rather than the end of it? */
+  mayRefuse?: boolean
+}
+
+export interface Latencies {
+  refused: number
+  rate: number
+  p50: number
+  p99: number
+  'p99.9': number
+}
+
+/** Calls a server from another process and tells the percentiles of the latency, in milliseconds. */
+export async function call({ port, key }: Server, { warm = 0.2, mayRefuse = false, ...load }: Load): Promise<Latencies> {
+  const latencies = JSON.parse(await fed('./paced.mjs', { port, key, warm, ...load })) as Latencies
+  if (latencies.refused > 0 && !mayRefuse) throw new Error(`${latencies.refused} requests were refused`)
+  return latencies
+}
+
+/** Runs one of our scripts, with its instructions on stdin, and returns what it said. */
+export async function fed(file: string, instructions: object): Promise<string> {
+  const child = scripted(file, instructions)
+  const [said, [code]] = await Promise.all([text(child.stdout as NodeJS.ReadableStream), once(child, 'exit')])
+  if (code !== 0) throw new Error(`${file} ended with ${code}`)
+  return said
+}
+
+export function scripted(file: string, instructions: object): ChildProcess {
+  const child = spawn(process.execPath, [fileURLToPath(new URL(file, import.meta.url))], { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.stdin.end(JSON.stringify(instructions))
+  return child
+}
+
+const COMMAND = fileURLToPath(new URL('../src/sessile.mjs', import.meta.url))
+
+/** `sessile VERB` as its users call it; its output goes nowhere unless something else is said. */
+export const sessileVerb = (home: string, words: string[], stdio: SpawnOptions['stdio'] = 'ignore'): ChildProcess =>
+  spawn(process.execPath, [COMMAND, ...words], { stdio, env: { ...process.env, SESSILE_HOME: home } })
+
+/** The same, as a word of a shell's pipeline. */
+export const sessileWords = `"${process.execPath}" "${COMMAND}"`
+
+export async function ended(child: ChildProcess, what: string): Promise<void> {
+  const [code] = child.exitCode === null ? await once(child, 'exit') : [child.exitCode]
+  if (code !== 0) throw new Error(`${what} ended with ${code}`)
+}
+
+/** What a process holds in memory and the most it ever held, in bytes; nothing where the system does not say, or where it has ended. */
+export function memoryOf(pid: number): { resident: number; peak: number } | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
+    const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024
+    const held = { resident: kib('VmRSS'), peak: kib('VmHWM') }
+    return Number.isNaN(held.peak) ? undefined : held
+  } catch {
+    return undefined
+  }
+}
+
+/** Rows from what each contender's rounds gave; a ratio is the median of the rounds' ratios. */
+export function rowsOf(question: string, unit: string, figures: Map<string, number[]>, yardstick?: string): Row[] {
+  const base = yardstick === undefined ? undefined : figures.get(yardstick)
+  return [...figures].map(([contender, rounds]) => {
+    const row: Row = { question, contender, unit, median: median(rounds), rounds }
+    if (base === undefined || contender === yardstick) return row
+    return { ...row, ratio: median(rounds.map((figure, i) => figure / (base[i] as number))), yardstick: yardstick as string }
+  })
+}

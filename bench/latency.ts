@@ -1,0 +1,155 @@
+// How long does an answer take over HTTP: when as many requests come as can be answered, at half of that, and at half
+// while a rebuild, an export or a checkpoint runs? Server, callers and whatever disturbs them are processes of their own.
+
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
+import { call, echoServer, ended, type Latencies, rowsOf, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
+import { type Row, scratch } from './measure.ts'
+import { said } from './sessile.ts'
+
+const CONNECTIONS = 64
+const TALKING = 200
+const percentiles = ['p50', 'p99', 'p99.9'] as const
+const QUIET = 'Sessile, quiet'
+
+interface Session {
+  user_id: string
+  session_id: string
+}
+
+/** Something else that goes on while the callers ask. */
+interface Disturbance {
+  name: string
+  /** How long it must be watched at least, for a whole turn of it to be seen. */
+  seconds: number
+  begin(): () => Promise<number>
+}
+
+export async function question(effort: { rounds: number; seconds: number }): Promise<Row[]> {
+  const { path, remove } = scratch()
+  const full = effort.seconds > 1
+  // Six contenders over HTTP take their turns in three quarters of a minute only if each turn is short.
+  const { rounds, seconds } = full ? effort : { ...effort, seconds: 0.5 }
+  const [logs, each] = full ? [300, 10_000] : [50, 3000]
+  const [echo, sessile] = [await echoServer(), await sessileServer(path)]
+  const large = await sessile.ask<Session[]>('begin', { sessions: logs, records: each })
+  const talking = await sessile.ask<Session[]>('begin', { sessions: TALKING })
+  const requests = talking.map(({ user_id, session_id }) => ({
+    path: `/api/v1/sessions/${session_id}/records`,
+    body: JSON.stringify(said(user_id)),
+  }))
+  const saturate = (server: Server) => call(server, { connections: CONNECTIONS, seconds, requests })
+  const [ofEcho, ofSessile] = [(await rateOf(() => saturate(echo))) / 2, (await rateOf(() => saturate(sessile))) / 2]
+  console.log(`half load: ${Math.round(ofEcho)} requests a second to the echo, ${Math.round(ofSessile)} to Sessile`)
+  const half = (server: Server, rate: number, during = seconds) =>
+    call(server, { connections: CONNECTIONS, seconds: during, requests, rate, mayRefuse: true })
+  const disturbances = await disturbancesOf(sessile, path, large, seconds)
+
+  const saturated = new Turns()
+  const halved = new Turns()
+  const turns = [
+    () => saturated.take('Hono echo', () => saturate(echo)),
+    () => saturated.take('Sessile', () => saturate(sessile)),
+    () => halved.take(QUIET, () => half(sessile, ofSessile)),
+    () => halved.take('Hono echo', () => half(echo, ofEcho)),
+    ...disturbances.map(({ name, seconds: least, begin }) => async () => {
+      const stop = begin()
+      await halved.take(`Sessile, while ${name}`, () => half(sessile, ofSessile, Math.max(seconds, least)))
+      if ((await stop()) === 0) throw new Error(`nothing came of it while ${name}`)
+    }),
+  ]
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < turns.length; i++) {
+      await turns[(i + round) % turns.length]?.()
+      // What the last one left to be copied is not the next one's load.
+      await sessile.ask('settle')
+    }
+  }
+  await Promise.all([echo.stop(), sessile.stop()])
+  remove()
+  const load = `latency over HTTP, ${CONNECTIONS} connections`
+  return [...saturated.rows(`${load}, saturated`, 'Hono echo'), ...halved.rows(`${load}, half load`, QUIET)]
+}
+
+/** How many answers a second: the best of three turns, after one in which the code that has just been loaded is still slow. */
+async function rateOf(saturate: () => Promise<Latencies>): Promise<number> {
+  const rates: number[] = []
+  for (let turn = 0; turn < 4; turn++) rates.push((await saturate()).rate)
+  // The best, for whatever else ran on the machine can only have made a turn worse, and half of that would be no load.
+  return Math.max(...rates.slice(1))
+}
+
+/** What the rounds gave, by contender. */
+class Turns {
+  readonly #taken = new Map<string, Latencies[]>()
+
+  async take(name: string, round: () => Promise<Latencies>): Promise<void> {
+    this.#taken.set(name, [...(this.#taken.get(name) ?? []), await round()])
+  }
+
+  rows(question: string, yardstick: string): Row[] {
+    return percentiles.flatMap((percentile) => {
+      const figures = new Map([...this.#taken].map(([name, rounds]) => [name, rounds.map((round) => round[percentile])]))
+      return rowsOf(`${question}, ${percentile}`, 'ms', figures, yardstick).map((row) => {
+        const refused = (this.#taken.get(row.contender) ?? []).reduce((sum, round) => sum + round.refused, 0)
+        return refused === 0 ? row : { ...row, note: `${refused} refused` }
+      })
+    })
+  }
+}
+
+async function disturbancesOf(server: Server, home: string, large: Session[], seconds: number): Promise<Disturbance[]> {
+  const began = performance.now()
+  await ended(sessileVerb(home, ['rebuild']), 'rebuild')
+  const rebuilding = (performance.now() - began) / 1000
+  const paths = large.map(({ session_id }) => `/api/v1/sessions/${session_id}/records`)
+  return [
+    // It takes longer under load, and its end, when the views are switched, must be seen too.
+    { name: 'a rebuild runs', seconds: 1.5 * rebuilding, begin: () => again(() => sessileVerb(home, ['rebuild'])) },
+    { name: 'all is exported over HTTP', seconds, begin: () => exporting(server, paths) },
+    { name: 'a replay runs', seconds, begin: () => again(() => sessileVerb(home, ['replay']), { cut: true }) },
+    { name: 'a checkpoint is made every second', seconds: 1.3, begin: () => checkpointing(server) },
+  ]
+}
+
+/** Runs a command again and again; told to stop, it lets the last one end, or cuts it short. Returns how many were begun. */
+function again(begin: () => ChildProcess, { cut = false } = {}): () => Promise<number> {
+  let stopping = false
+  let count = 0
+  let child: ChildProcess
+  const loop = async () => {
+    while (!stopping) {
+      child = begin()
+      count++
+      await ended(child, 'a command').catch((error) => {
+        if (!(stopping && cut)) throw error
+      })
+    }
+  }
+  const all = loop()
+  return async () => {
+    stopping = true
+    if (cut) child.kill()
+    await all
+    return count
+  }
+}
+
+/** Returns how many bytes were exported. */
+function exporting({ port, key }: Server, paths: string[]): () => Promise<number> {
+  const child = scripted('./export.mjs', { port, key, paths })
+  const said = text(child.stdout as NodeJS.ReadableStream)
+  return async () => {
+    const gone = once(child, 'exit')
+    child.kill()
+    await gone
+    return Number(await said)
+  }
+}
+
+/** Returns how many checkpoints there were. */
+function checkpointing(server: Server): () => Promise<number> {
+  const before = server.ask<number>('checkpoints', { every: 1000 })
+  return async () => (await server.ask<number>('checkpoints', { every: 0 })) - (await before)
+}
