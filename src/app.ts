@@ -98,8 +98,9 @@ export async function serve(opening: Opening): Promise<Serving> {
     unready: () => (sessile ? sessile.recorder.stalled : 'it is starting'),
     authenticate: (secret) => (sessile ? authenticate(sessile, secret, operator) : undefined),
     operate: operations,
+    patience: config.patience,
   })
-  const server = createAdaptorServer({ fetch: door.app.fetch }) as Server
+  const server = createAdaptorServer({ fetch: door.app.fetch, serverOptions: timesOf(config) }) as Server
   try {
     const url = await listen(server, config)
     operator = digest(log.announce(url))
@@ -114,6 +115,13 @@ export async function serve(opening: Opening): Promise<Serving> {
     throw error
   }
 }
+
+/** A stream of records may last as long as its session, so that only the door can tell when a request takes too long. */
+const timesOf = ({ patience }: Config) => ({
+  headersTimeout: patience,
+  requestTimeout: 0,
+  connectionsCheckingInterval: Math.min(patience, CHORES_MS),
+})
 
 /** Views that turn out to be damaged at the start are rebuilt; what needed them waits for that. */
 async function whenWell<T>(_sessile: Sessile, job: () => Promise<T>): Promise<T> {

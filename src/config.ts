@@ -10,6 +10,8 @@ export interface Config {
   port: number
   /** An admin key that the operator chose. */
   adminKey: string | undefined
+  /** How long a sender may take for its headers, and for a body, in milliseconds. */
+  patience: number
   logLevel: string
   settings: Settings
   colour: boolean
@@ -32,6 +34,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     host: env.SESSILE_HOST ?? '127.0.0.1',
     port,
     adminKey,
+    patience: patience(env.SESSILE_PATIENCE_SECONDS || '30'),
     logLevel,
     settings: {
       idle: perKind('SESSILE_IDLE_SECONDS', env.SESSILE_IDLE_SECONDS),
@@ -39,6 +42,11 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     colour: env.NO_COLOR === undefined && process.stdout.isTTY === true,
   }
+}
+
+function patience(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) > 0) return Number(text) * 1000
+  throw new BadConfig(`SESSILE_PATIENCE_SECONDS must be seconds, at least 1; it is ${text}.`)
 }
 
 /** `600` for every kind, or `capture=600,voice=0` for some. */

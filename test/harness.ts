@@ -32,6 +32,7 @@ export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   host: '127.0.0.1',
   port: 0,
   adminKey: ADMIN,
+  patience: 30_000,
   logLevel: 'silent',
   settings: { idle: {}, longest: {} },
   colour: false,

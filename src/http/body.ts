@@ -11,6 +11,8 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 
 const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at most ${MOST_BYTES} bytes.`)
 
+const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too long to come.')
+
 export function mediaType({ headers }: IncomingMessage): string {
   if (headers['content-encoding'] !== undefined) {
     throw new Refusal('invalid', 'unsupported-media-type', 'Bodies are taken as they are, not compressed.')
@@ -18,7 +20,7 @@ export function mediaType({ headers }: IncomingMessage): string {
   return (headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
 }
 
-export async function readJson(incoming: IncomingMessage): Promise<unknown> {
+export async function readJson(incoming: IncomingMessage, patience: number): Promise<unknown> {
   const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw new Refusal(
@@ -28,23 +30,35 @@ export async function readJson(incoming: IncomingMessage): Promise<unknown> {
     )
   }
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
-  return parseJson(await gather(incoming))
+  return parseJson(await gather(incoming, patience))
 }
 
-/** The body, read no further than the limit; what comes beyond it is let go. */
-function gather(incoming: IncomingMessage): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
+/** Bodies that are being read: since when, and how their reading is given up. Looked through now and then, since a timer for each would cost more. */
+const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
+setInterval(() => {
+  const now = performance.now()
+  for (const { until, giveUp } of reading.values()) if (now > until) giveUp()
+}, 500).unref()
+
+/** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
+function gather(incoming: IncomingMessage, patience: number): Promise<Uint8Array> {
+  return new Promise<Uint8Array>((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
+    const give = (work: () => void) => {
+      reading.delete(incoming)
+      work()
+    }
+    reading.set(incoming, { until: performance.now() + patience, giveUp: () => give(() => reject(tooSlow())) })
     incoming.on('data', (chunk: Buffer) => {
       length += chunk.length
       if (length <= MOST_BYTES) chunks.push(chunk)
-      else reject(tooLarge())
+      else give(() => reject(tooLarge()))
     })
-    incoming.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
-    incoming.on('error', reject)
+    incoming.on('end', () => give(() => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks))))
+    incoming.on('error', (error) => give(() => reject(error)))
     incoming.on('close', () => {
-      if (!incoming.complete) reject(new Refusal('invalid', 'invalid', 'The body broke off.'))
+      if (!incoming.complete) give(() => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
     })
   })
 }

@@ -23,6 +23,7 @@ const ofCommands: Refuses = {
   'unsupported-media-type': 'invalid',
   'not-the-system': 'forbidden',
   'body-too-large': 'too-large',
+  'body-too-slow': 'invalid',
   'record-too-large': 'too-large',
   'idempotency-key-reused': 'refused',
   erased: 'not-found',

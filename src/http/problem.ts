@@ -17,6 +17,7 @@ const statuses: Record<RefusalKind, number> = {
 const special: Record<string, number> = {
   'idempotency-key-reused': 422,
   'unsupported-media-type': 415,
+  'body-too-slow': 408,
   'method-not-allowed': 405,
 }
 
@@ -72,6 +73,7 @@ export function problemOf(error: unknown, door: Door): Problem {
 
 /** What a refusal says in its headers. */
 export function headersOf({ status }: Problem): Record<string, string> {
+  if (status === 408) return { connection: 'close' }
   if (status === 401) return { 'www-authenticate': 'Bearer' }
   if (status === 503 || status === 507) return { 'retry-after': '1' }
   return {}

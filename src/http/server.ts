@@ -28,6 +28,8 @@ export interface DoorParts {
   unready: () => string | undefined
   /** Who holds this secret. */
   authenticate: (secret: string) => Caller | undefined
+  /** How long a body may take, in milliseconds. */
+  patience: number
   /** Routes for the owner of the files alone. */
   operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
 }
@@ -77,7 +79,7 @@ export class Door {
     for (const [name, work] of Object.entries(parts.operate)) {
       this.#route(`POST /operator/${name}`, 'api', async ({ incoming }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        return json(await work(this.#sessile, (await readJson(incoming)) as Record<string, string>))
+        return json(await work(this.#sessile, (await readJson(incoming, parts.patience)) as Record<string, string>))
       })
     }
   }
@@ -163,12 +165,12 @@ export class Door {
       const parts = { sessile: this.#sessile, command, asking, broke: (error: unknown) => this.#note(asked, error) }
       return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
-    const body = hasBody(incoming) ? await readJson(incoming) : {}
+    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience) : {}
     return json(await this.#sessile.perform(command, { ...asking, body }), command.makes ? success.made : success.done)
   }
 
   async #ask(query: Query, { incoming, path, c }: Asked, caller: Caller): Promise<Given> {
-    const given = query.at.startsWith('POST ') ? await readJson(incoming) : single(c.req.queries())
+    const given = query.at.startsWith('POST ') ? await readJson(incoming, this.#parts.patience) : single(c.req.queries())
     const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller })
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
