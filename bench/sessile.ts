@@ -11,6 +11,7 @@ export const configOf = (home: string): Config => ({
   host: '127.0.0.1',
   port: 0,
   adminKey: undefined,
+  patience: 30_000,
   logLevel: 'silent',
   settings: { idle: {}, longest: {} },
   colour: false,

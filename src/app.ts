@@ -34,13 +34,6 @@ export interface Opening {
 
 const quiet = pino({ level: 'silent' })
 
-/** Structured lines on stderr, gathered and written off the path of the answers, at the latest after a second. */
-export function makeLogger(level: string): Logger {
-  const destination = pino.destination({ dest: 2, sync: false, minLength: 4096 })
-  setInterval(() => destination.flush(), 1000).unref()
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination)
-}
-
 /** Recovers what is there; the log is held from here on. */
 export function openLog({ config, source = systemSource(), disk = realDisk, logger = quiet }: Opening): FileLog {
   return FileLog.open(config.home, { disk, now: source.now, report: (message, facts) => logger.warn(facts ?? {}, message) })

@@ -68,11 +68,12 @@ function codeOf(error: unknown): number {
 /** The operating system's own no: a folder that is a file, or that others own. */
 const isOfSystem = (error: unknown) => error instanceof Error && 'syscall' in error
 
-// Whoever reads our output may stop early, as `head` does.
+// Whoever reads our output may stop early, as `head` does. A server goes on without them.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(exit.done)
-  throw error
+  if (error.code !== 'EPIPE') throw error
+  if (process.argv[2] !== 'serve') process.exit(exit.done)
 })
+process.stderr.on('error', () => {})
 
 main(process.argv.slice(2)).then(
   (code) => {

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import type { Shelf } from '../src/core/log.ts'
 import { Names } from '../src/core/names.ts'
 import { Runs } from '../src/core/runs.ts'
 import { ownTables, Tables } from '../src/core/tables.ts'
@@ -59,7 +60,7 @@ describe('named requests', () => {
     const seen = new Set<unknown>()
     for (let step = 0; step < 2000; step++) {
       const i = (step * 7919) % (runs * each)
-      expect(names.find(nameOf(i), told(i))).toEqual([{ log: 'log', offset: i, body: 'body' }])
+      expect(names.find(nameOf(i), shelf())).toEqual([{ log: 'log', offset: i, body: 'body' }])
       names.tidy(100)
       seen.add(rowsOf())
     }
@@ -69,7 +70,7 @@ describe('named requests', () => {
     expect([...new Runs(tables).names()].map(({ offset }) => offset).sort((a, b) => a - b)).toEqual(
       Array.from({ length: runs * each }, (_, i) => i),
     )
-    for (let i = 0; i < runs * each; i += 97) expect(names.find(nameOf(i), told(i))).toHaveLength(1)
+    for (let i = 0; i < runs * each; i += 97) expect(names.find(nameOf(i), shelf())).toHaveLength(1)
   })
 
   it('of a run that a crash cut off are taken away, and their key is free', () => {
@@ -84,8 +85,8 @@ describe('named requests', () => {
     const after = new Names(tables)
     for (let step = 0; step < 10; step++) after.tidy(100)
     expect(rowsOf()).toBe(2)
-    expect(after.find(nameOf(150), told(150))).toEqual([])
-    expect(after.find(nameOf(50), told(50))).toHaveLength(1)
+    expect(after.find(nameOf(150), shelf())).toEqual([])
+    expect(after.find(nameOf(50), shelf())).toHaveLength(1)
   })
 
   it('that share the bits of a key are told apart by what their logs say', () => {
@@ -95,7 +96,7 @@ describe('named requests', () => {
     names.remember(`${one}.body`, 'log', 1)
     names.gather()
     names.write(10)
-    const read = () => ({ name: one, body: 'body' })
+    const read = shelf(() => one)
     expect(names.find(one, read)).toHaveLength(1)
     expect(names.find(other, read)).toEqual([])
   })
@@ -108,14 +109,21 @@ describe('named requests', () => {
     names.remember(`${nameOf(1)}.a`, 'other', 10)
     names.remember(`${nameOf(2)}.b`, 'log', 20)
     names.undo(to)
-    expect(names.find(nameOf(1), () => undefined)).toEqual([{ log: 'log', offset: 0, body: 'a' }])
-    expect(names.find(nameOf(2), () => undefined)).toEqual([])
+    expect(names.find(nameOf(1), shelf())).toEqual([{ log: 'log', offset: 0, body: 'a' }])
+    expect(names.find(nameOf(2), shelf())).toEqual([])
     expect(names.size).toBe(1)
   })
 })
 
 const nameOf = (i: number) => createHash('sha256').update(`name ${i}`).digest('base64url').slice(0, 22)
-const told = (i: number) => () => ({ name: nameOf(i), body: 'body' })
+/** Logs in which at every place stands the record of the request that has this name. */
+const shelf = (nameAt: (offset: number) => string = nameOf): Shelf => ({
+  names: () => [],
+  read: (_, offset) =>
+    Buffer.from(
+      `{"record_id":"6a2f41a3-c54c-4f6b-8b0a-000000000001","seq":1,"type":"x.a.b","v":1,"source":"s","user_id":"u","performer_id":"p","timestamp":"2031-05-02T09:30:00.000Z","command_id":"${nameAt(offset)}.body","data":{}}\n`,
+    ),
+})
 
 function emptyTables(): Tables {
   const tables = new Tables(join(makeHome(), 'names.db'))

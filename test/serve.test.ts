@@ -280,4 +280,12 @@ describe('what a running server tells', () => {
     expect(await end(apart)).toBe(0)
     expect(apart.err()).not.toContain('{')
   })
+
+  it('goes on, and can be stopped, when nobody reads what it says any more', async () => {
+    const apart = await serveApart(makeHome())
+    apart.child.stdout?.destroy()
+    apart.child.stderr?.destroy()
+    for (let i = 0; i < 60; i++) expect((await apart.admin.start({ user_id: `u${i}` })).status).toBe(201)
+    expect(await end(apart)).toBe(0)
+  })
 })

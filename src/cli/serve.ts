@@ -1,6 +1,7 @@
 // Serves the data directory until it is told to stop.
 
-import { makeLogger, serve } from '../app.ts'
+import { serve } from '../app.ts'
+import { makeLogger } from '../logger.ts'
 import { exit, say, type Verb } from './verb.ts'
 
 export const serveVerb: Verb = {

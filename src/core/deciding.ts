@@ -9,12 +9,11 @@ import type { Draft } from './event.ts'
 import type { Gathered } from './feature.ts'
 import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
-import { accountLog, type Line, type Log, linesOf, sessionLog } from './log.ts'
+import { accountLog, type Line, type Log, sessionLog } from './log.ts'
 import { rawMedia } from './media.ts'
 import type { Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
-import { contentOf, LARGEST_LINE, type Recorded, scan } from './record.ts'
-import type { Place } from './runs.ts'
+import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { seal } from './seal.ts'
 import type { Settings } from './settings.ts'
@@ -128,7 +127,7 @@ export class Deciding {
     if (request.key !== undefined) {
       waiting.command_id = commandId(command, request)
       const [key, body] = waiting.command_id.split('.') as [string, string]
-      const before = this.views.names.find(key, this.#nameAt)
+      const before = this.views.names.find(key, this.#parts.log)
       if (before.some((found) => found.body !== body)) {
         throw new Refusal('refused', 'idempotency-key-reused', 'This Idempotency-Key was used for another request.')
       }
@@ -152,13 +151,6 @@ export class Deciding {
       refuse: refuserOf(command),
       reveal: revealerOf(waiting),
     })
-  }
-
-  /** The name of the request whose first record stands at a place. */
-  readonly #nameAt = ({ log, offset }: Place): { name: string; body: string } | undefined => {
-    const { value: line } = linesOf(this.#parts.log, log, offset).next()
-    const [name, body] = (line && scan(line.bytes)?.envelope.command_id?.split('.')) ?? []
-    return name === undefined || body === undefined ? undefined : { name, body }
   }
 
   #record(draft: Draft, waiting: Waiting, lines: Line[]): void {
@@ -192,7 +184,8 @@ export class Deciding {
     if (line.length > LARGEST_LINE) {
       throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${line.length}.`)
     }
-    this.views.apply(record, log, before.size)
+    this.views.name(waiting.command_id, log, before.size)
+    this.views.apply(record)
     this.heads.move(log, { seq: record.seq, hash, size: before.size + line.length, at: this.latest })
     lines.push({ log, offset: before.size, bytes: line, more: true })
     waiting.records.push(record)

@@ -9,20 +9,17 @@ import { isSqlite } from './tables.ts'
 import { type Mark, Views } from './views.ts'
 
 /** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
-function foldLine(views: Views, events: Events, log: string, line: PlacedLine, before: Head | undefined): Head {
+function foldLine(views: Views, events: Events, line: PlacedLine, before: Head | undefined): Head {
   const record = parseLine(line.bytes)
   if (isErased(record)) return erasedEnd(record, line, before)
-  views.apply(events.upcast(record), log, line.offset)
+  views.apply(events.upcast(record))
   return endAfter(record, line)
 }
 
-/** The same for a line whose rows are there: its name is remembered. */
-function noteLine(views: Views, log: string, line: PlacedLine, before: Head | undefined): Head {
+/** The same for a line whose rows are there. */
+function passLine(line: PlacedLine, before: Head | undefined): Head {
   const scanned = scan(line.bytes)
-  if (!scanned) return erasedEnd(parseLine(line.bytes) as Erased, line, before)
-  const { envelope } = scanned
-  views.name(envelope.command_id, log, line.offset)
-  return endAfter(envelope, line)
+  return scanned ? endAfter(scanned.envelope, line) : erasedEnd(parseLine(line.bytes) as Erased, line, before)
 }
 
 const erasedEnd = ({ seq, hash }: Erased, line: PlacedLine, before: Head | undefined): Head => ({
@@ -67,14 +64,17 @@ function foldWithin({ views, events, shelf }: Folding, log: string, from: Head |
   // Where a log ends is reckoned from its last line, and its time from the last one that is not erased.
   let last: PlacedLine | undefined
   let whole: PlacedLine | undefined
+  let before: string | undefined
   const head = () => (last ? endOf(last, whole, from) : from)
   views.savepoint('log')
   try {
     for (const line of linesOf(shelf, log, from?.size ?? 0, until)) {
       const skimmed = skim(line.bytes)
+      // The records of one request may have been seen in part when this log was folded before.
+      if (!last && from) before = requestBefore(views, shelf, log, skimmed?.command_id)
+      if (skimmed?.command_id !== before) views.name(skimmed?.command_id, log, line.offset)
       // Most records change no row: their data need not be parsed.
-      if (skimmed && !views.folds(skimmed.type)) views.name(skimmed.command_id, log, line.offset)
-      else foldLine(views, events, log, line, undefined)
+      if (!skimmed || views.folds(skimmed.type)) foldLine(views, events, line, undefined)
       last = line
       if (skimmed) whole = line
       told()
@@ -89,6 +89,12 @@ function foldWithin({ views, events, shelf }: Folding, log: string, from: Head |
     const end = head()
     return { head: end, wrong: `line ${(end?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
   }
+}
+
+/** The id of the request, if its first records in this log are known already. */
+function requestBefore(views: Views, shelf: Shelf, log: string, command_id: string | undefined): string | undefined {
+  const name = command_id?.split('.')[0]
+  return name !== undefined && views.names.find(name, shelf).some((place) => place.log === log) ? command_id : undefined
 }
 
 function endOf(last: PlacedLine, whole: PlacedLine | undefined, from: Head | undefined): Head {
@@ -175,7 +181,8 @@ export function follow(views: Views, events: Events, log: Log): string | undefin
       const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
       const before = heads.get(log) ?? views.head(log)
       // Of a line that was folded already, the end of its log and its name may not be in their tables.
-      const head = own > lsn ? foldLine(views, events, log, line, before) : noteLine(views, log, line, before)
+      views.name(skim(line.bytes)?.command_id, log, offset)
+      const head = own > lsn ? foldLine(views, events, line, before) : passLine(line, before)
       heads.set(log, head)
       latest = Math.max(latest, head.at)
     }

@@ -38,6 +38,8 @@ export interface Log extends Shelf {
   readonly journal: string
   /** The place in order of the last line written. */
   readonly lsn: number
+  /** The place in order of the last line that is durable. */
+  readonly durable: number
   /** Writes the lines, in order, whole commands only; they are neither durable nor to be read before the next `sync`. */
   write(lines: readonly Line[]): void
   /** Makes everything durable that was written before; more may be written meanwhile. One call at a time. */

@@ -1,6 +1,9 @@
 // Named requests, so that a retry is known again. New names are kept here, where they are found at once, until there are
 // enough of them for a run in the views' database; the journal holds their records till then.
 
+import { Refusal } from './errors.ts'
+import { linesOf, type Shelf } from './log.ts'
+import { isErased, parsed, scan } from './record.ts'
 import { KEY_BITS, type Named, namesIn, type Place, Runs } from './runs.ts'
 import type { Tables } from './tables.ts'
 
@@ -132,8 +135,20 @@ class Fresh {
 const LEARN_AT_ONCE = 100
 const NONE: readonly never[] = []
 
+/** The name of the request whose first record stands at a place; undefined where it was erased. */
+function nameAt(shelf: Shelf, { log, offset }: Place): { name: string; body: string } | undefined {
+  const { value: line } = linesOf(shelf, log, offset).next()
+  const scanned = line && scan(line.bytes)
+  if (!scanned) {
+    if (line && isErased(parsed(line.bytes))) return undefined
+    throw new Refusal('unavailable', 'log-damaged', 'A request of this name was recorded where nothing can be read now.')
+  }
+  const [name, body] = scanned.envelope.command_id?.split('.') ?? []
+  return name === undefined || body === undefined ? undefined : { name, body }
+}
+
 export class Names {
-  /** Names that no run holds yet: those of the run that is being written, and those since. */
+  /** Names that no run holds yet, or that came with the last one; and those since. */
   #writing = new Fresh()
   #since = new Fresh()
   /** The name and log that were remembered last: the records of one request come one after the other. */
@@ -184,14 +199,14 @@ export class Names {
     return this.#learned === undefined && !this.#filter.mayHold(keyOf(name))
   }
 
-  /** Where the records of this name stand. What a run holds under its key is told by `read`: the name and body of a place. */
-  find(name: string, read: (place: Place) => { name: string; body: string } | undefined): readonly Remembered[] {
+  /** Where the records of this name stand. A run holds no more than its key: what stands there is read from the shelf. */
+  find(name: string, shelf: Shelf): readonly Remembered[] {
     if (this.isNew(name)) return NONE
     const key = keyOf(name)
     const fresh = [...this.#since.find(key, name), ...this.#writing.find(key, name)]
     if (fresh.length > 0) return fresh
     return this.#runs.find(key).flatMap((place) => {
-      const found = read(place)
+      const found = nameAt(shelf, place)
       return found?.name === name ? [{ ...place, body: found.body }] : []
     })
   }
@@ -219,9 +234,7 @@ export class Names {
   /** Writes so many of the names that were gathered. Returns whether all of them are written. */
   write(most: number): boolean {
     this.#runs.write(most)
-    if (this.#runs.writing) return false
-    if (this.#writing.size > 0) this.#writing = new Fresh()
-    return true
+    return !this.#runs.writing
   }
 
   /** Tidies the runs a little. */

@@ -107,10 +107,11 @@ export class Recorder {
 
   /** Resolves when readers see everything that has been acknowledged. */
   async settled(): Promise<void> {
-    if (!this.#deciding.views.uncommitted) return
     // Between batches the open transaction holds only what is durable; within one it does not.
-    if (this.#running) await this.between(() => this.#commit())
-    else this.#commit()
+    if (!this.#stalled && this.#deciding.views.uncommitted)
+      await (this.#running ? this.between(() => this.#commit()) : this.#commit())
+    // What could not be committed is missing from what can be read.
+    if (this.#stalled) throw this.#stalled
   }
 
   /** When a log last grew, in milliseconds. */
@@ -200,7 +201,7 @@ export class Recorder {
   /** In proportion to what was recorded, and while it is being synced. */
   #trailBehind(lines: number): void {
     try {
-      this.#deciding.trailing.work(ROWS_A_LINE * lines, this.#log.lsn)
+      this.#deciding.trailing.work(ROWS_A_LINE * lines, this.#log.lsn, this.#log.durable)
     } catch (error) {
       this.#viewsFailed(error, [])
     }
@@ -208,7 +209,8 @@ export class Recorder {
 
   /** Answers everyone, and wakes whoever watches a log that grew. */
   #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
-    for (const waiting of batch) answer(waiting, this.#log, this.#parts.gathered.events)
+    const over = this.#closed ? this.#stalled : undefined
+    for (const waiting of batch) over ? waiting.failed(over) : answer(waiting, this.#log, this.#parts.gathered.events)
     this.#beside.grew(lines)
     this.#watchers.grew(lines)
   }
@@ -320,7 +322,7 @@ export class Recorder {
         batches: (job) => this.between(job),
         views: async () => {
           const upTo = this.#log.lsn
-          while (!(await this.between(() => this.#trail(upTo))));
+          while (!(await this.between(() => this.#trail(upTo)))) await turn()
           await this.between(() => {
             while (!this.#trail(this.#log.lsn));
             this.#commit()

@@ -26,13 +26,15 @@ export class Trailing {
     this.#done = views.mark.trailing
   }
 
-  /** Does some of the work; `lsn` is how far the views have come. */
-  work(rows: number, lsn: number): void {
+  /** Does some of the work; `lsn` is how far the views have come, and `durable` how far the log. */
+  work(rows: number, lsn: number, durable: number): void {
     this.#owed += rows
     if (this.#owed < ROWS_AT_LEAST) return
     const due = this.#owed
     this.#owed = 0
     if (!this.#round) {
+      // Names of the last round are found in memory until the next one; by then their lines must be there to be read.
+      if (durable < this.#done) return
       if (this.#views.names.size < MOST_NAMES && this.#heads.dirty < MOST_HEADS) return
       this.#begin(lsn)
     }
@@ -60,7 +62,8 @@ export class Trailing {
       const head = this.#heads.find(log)
       if (head) this.#views.putHead(log, head)
     }
-    if (!this.#views.names.write(rows) || logs.length > 0) return
+    // The last names and the mark are written together: a name that counts twice would be answered twice.
+    if (logs.length > 0 || !this.#views.names.write(rows)) return
     this.#views.noteTrailing(lsn)
     this.#heads.tidy()
     this.#done = lsn

@@ -200,8 +200,7 @@ export class Views {
   }
 
   /** Folds one record into every view that has a fold for it. */
-  apply(record: Recorded, log: string, offset: number): void {
-    this.name(record.command_id, log, offset)
+  apply(record: Recorded): void {
     const views = this.#folds.get(record.type)
     if (!views) return
     this.#transaction.write()

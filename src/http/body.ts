@@ -38,7 +38,7 @@ const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>(
 setInterval(() => {
   const now = performance.now()
   for (const { until, giveUp } of reading.values()) if (now > until) giveUp()
-}, 500).unref()
+}, 250).unref()
 
 /** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
 function gather(incoming: IncomingMessage, patience: number): Promise<Uint8Array> {

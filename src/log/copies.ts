@@ -96,7 +96,7 @@ export class Copies {
   expect(lines: readonly Line[]): void {
     for (let i = 0; i < lines.length; i++) {
       const { log, offset, bytes } = lines[i] as Line
-      const pending = this.#pending.get(log) ?? this.#begin(log)
+      const pending = this.#pending.get(log) ?? this.#begin(log, () => this.unexpect(lines, i))
       if (pending.end !== offset) {
         this.unexpect(lines, i)
         if (pending.end === pending.offset && pending.length === 0) this.#pending.delete(log)
@@ -117,11 +117,22 @@ export class Copies {
     }
   }
 
-  #begin(log: string): Pending {
-    const end = this.#ends.get(log) ?? this.#disk.sizeAt(fileOf(this.#home, log))
+  #begin(log: string, undo: () => void): Pending {
+    const end = this.#ends.get(log) ?? this.#sizeOf(log, undo)
     const pending = { end, offset: end, length: 0, buffers: [], from: [], to: [] }
     this.#pending.set(log, pending)
     return pending
+  }
+
+  /** Where something else stands in the way to a file, its log takes no more; the others do. */
+  #sizeOf(log: string, undo: () => void): number {
+    try {
+      return this.#disk.sizeAt(fileOf(this.#home, log))
+    } catch (error) {
+      undo()
+      if (isMisplaced(error)) this.#harmed(log, unwritable(error))
+      throw new NotWritten(`the log ${log} cannot be reached (${codeOf(error)})`, false)
+    }
   }
 
   /** These lines are durable in the journal now. */

@@ -55,6 +55,10 @@ export class FileLog implements Log {
     return this.#journal.lsn
   }
 
+  get durable(): number {
+    return this.#journal.durable
+  }
+
   get due(): boolean {
     return this.#journal.due
   }

@@ -53,6 +53,8 @@ export class Journal {
   /** Everything before this place is durable. */
   #synced: number
   #allocated: number
+  /** The last line in order that is durable. */
+  durable: number
   /** Which file the current segment is. */
   #identity: number | undefined
 
@@ -62,6 +64,7 @@ export class Journal {
     this.id = current.header.journal
     this.epoch = current.header.epoch
     this.#lsn = lsn
+    this.durable = lsn
     this.#segments = [current]
     this.#fd = fd
     this.#end = end
@@ -131,10 +134,11 @@ export class Journal {
 
   /** A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell. */
   async sync(): Promise<void> {
-    const end = this.#end
+    const [end, lsn] = [this.#end, this.#lsn]
     await this.#disk.sync(this.#fd)
     this.#assertOurs()
     this.#synced = end
+    this.durable = lsn
   }
 
   /** Another recorder removes this segment when it starts. Then what was just written is not in the journal that counts. */

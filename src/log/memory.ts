@@ -14,6 +14,10 @@ export class MemoryLog implements Log {
     return this.#dropped + this.#lines.length
   }
 
+  get durable(): number {
+    return this.lsn - this.#written.length
+  }
+
   write(lines: readonly Line[]): void {
     for (const line of lines) this.#lines.push({ ...line, lsn: this.lsn + 1 })
     this.#written.push(...lines)
