@@ -56,7 +56,7 @@ async function rebuildAlone(config: Config, live: string): Promise<Done> {
   const log = openLog({ config })
   try {
     const views = Views.create(freshOf(live), features)
-    const { latest, ...done } = await filled(views, live, { shelf: log })
+    const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }) })
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
     Views.replace(live, freshOf(live))
     return done
@@ -69,7 +69,7 @@ async function rebuildAlone(config: Config, live: string): Promise<Done> {
 async function rebuildBeside(config: Config, live: string, running: Holder): Promise<Done> {
   // Whoever is recording goes first.
   setPriority(constants.priority.PRIORITY_LOW)
-  const shelf = new FileShelf(config.home)
+  const shelf = new FileShelf(config.home, { reuse: true })
   const ask = (what: string, body: object = {}) => askHolder(config, running, 'POST', `/operator/rebuild.${what}`, body)
   const { rebuild } = (await ask('begins')) as { rebuild: string }
   const goesOn = () => ask('goes-on', { rebuild }) as Promise<{ mark: Mark; grown: string[] }>
@@ -155,7 +155,7 @@ async function check(config: Config): Promise<Done> {
       return { ok: false, says: `The views differ from the logs: ${behind}.`, logs: 0, records: 0, seconds: 0 }
     seen = new Tables(live, { readonly: true, fileMustExist: true })
     const moment = await aMoment(seen, running && (() => askHolder(config, running, 'POST', '/operator/settle', {})))
-    const shelf: Shelf = log ?? new FileShelf(config.home)
+    const shelf = new FileShelf(config.home, { reuse: true })
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, moment) ? 0 : Number.POSITIVE_INFINITY)

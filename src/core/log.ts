@@ -74,7 +74,8 @@ export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
 export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
 
-const CHUNK = 256 * 1024
+/** How much of a log is read at a time. */
+export const CHUNK = 256 * 1024
 
 export interface PlacedLine {
   bytes: Buffer

@@ -3,7 +3,7 @@
 import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { isOpaqueId } from '../core/ids.ts'
-import type { Shelf } from '../core/log.ts'
+import { CHUNK, type Shelf } from '../core/log.ts'
 
 export const logsOf = (home: string) => join(home, 'logs')
 export const journalOf = (home: string) => join(home, 'logs', '.journal')
@@ -15,8 +15,15 @@ export const fileOf = (home: string, log: string) => join(home, 'logs', `${log}.
 export class FileShelf implements Shelf {
   readonly home: string
 
-  constructor(home: string) {
+  /** Where what is read is put, turn by turn; none where each reading keeps what it got. */
+  readonly #ring: Buffer[]
+  #turn = 0
+
+  /** `reuse`: what was read is good until a few more readings, for whoever goes through everything once. */
+  constructor(home: string, { reuse = false } = {}) {
     this.home = home
+    // A line is at most two pieces long, so that with four the one before it is never written over.
+    this.#ring = reuse ? Array.from({ length: 4 }, () => Buffer.allocUnsafeSlow(CHUNK)) : []
   }
 
   *names(): Generator<string> {
@@ -39,11 +46,16 @@ export class FileShelf implements Shelf {
     }
     try {
       // No larger than what there is: most logs are small, and a rebuild reads all of them.
-      const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(length, fstatSync(fd).size - offset)))
+      const bytes = this.#room(Math.max(0, Math.min(length, fstatSync(fd).size - offset)))
       return bytes.length === 0 ? bytes : bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
     } finally {
       closeSync(fd)
     }
+  }
+
+  #room(length: number): Buffer {
+    const next = length > 0 && length <= CHUNK ? this.#ring[this.#turn++ % this.#ring.length] : undefined
+    return next ? next.subarray(0, length) : Buffer.allocUnsafe(length)
   }
 
   size(log: string): number {
