@@ -8,11 +8,22 @@ import { figureOf, leftOut, machine, type Row, ratioOf } from './measure.ts'
 import { versions } from './packages.ts'
 import { write, writePlot } from './plot.ts'
 
-const questions = ['append', 'syncs', 'http', 'whole', 'latency', 'rebuild', 'reading', 'lists', 'start', 'memory'] as const
+const questions = {
+  append: () => import('./append.ts'),
+  syncs: () => import('./syncs.ts'),
+  http: () => import('./http.ts'),
+  whole: () => import('./whole.ts'),
+  latency: () => import('./latency.ts'),
+  rebuild: () => import('./rebuild.ts'),
+  reading: () => import('./reading.ts'),
+  lists: () => import('./lists.ts'),
+  start: () => import('./start.ts'),
+  memory: () => import('./memory.ts'),
+}
 const args = process.argv.slice(2)
 const full = args.includes('--full')
 const drawing = full || args.includes('--plot')
-const chosen = questions.filter((name) => args.every((arg) => arg.startsWith('--')) || args.includes(name))
+const chosen = Object.entries(questions).filter(([name]) => args.every((arg) => arg.startsWith('--')) || args.includes(name))
 const effort = full ? { rounds: 9, seconds: 5 } : { rounds: 3, seconds: 0.5 }
 
 // Servers that were started, and folders, go with us.
@@ -21,8 +32,8 @@ process.once('SIGTERM', () => process.exit(143))
 
 const rows: (Row & { of: string })[] = []
 const took: Record<string, number> = {}
-for (const name of chosen) {
-  const { question } = (await import(`./${name}.ts`)) as { question: (given: typeof effort) => Promise<Row[]> }
+for (const [name, load] of chosen) {
+  const { question } = await load()
   const began = performance.now()
   const answered = await question(effort)
   took[name] = Math.round((performance.now() - began) / 1000)
