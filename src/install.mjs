@@ -11,7 +11,9 @@ const needed = process.argv.includes('--dev') ? { ...dependencies, ...devDepende
 const missing = Object.keys(needed).filter((name) => !existsSync(new URL(`node_modules/${name}/package.json`, root)))
 
 if (missing.length > 0) {
-  console.error(`Installing what is missing (${missing.join(', ')}); this happens once, and takes some minutes where SQLite must be compiled.`)
+  console.error(
+    `Installing what is missing (${missing.join(', ')}); this happens once, and takes some minutes where SQLite must be compiled.`,
+  )
   const only = process.argv.includes('--dev') ? [] : ['--omit=dev']
   // The lock file says what to install, and is left as it is.
   const { status } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', ...only], {
