@@ -126,7 +126,7 @@ function told(name: keyof typeof bounds, figure: number): boolean {
 }
 
 /** How often a figure is taken that fails: the machine may have been busy with something else. A real loss fails each time. */
-const TRIES = 3
+const TRIES = 5
 
 const failed: string[] = []
 for (const measure of [appending, overHttp, rebuilding, startingUp]) {
