@@ -42,8 +42,8 @@ interface Done {
 }
 
 /** How many logs may still have grown when the recorder takes over: it folds those itself, between two batches. */
-const FEW = 5
-const MOST_ROUNDS = 2
+const FEW = 50
+const MOST_ROUNDS = 20
 
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
