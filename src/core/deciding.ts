@@ -11,7 +11,7 @@ import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
 import { accountLog, type Line, type Log, sessionLog } from './log.ts'
 import { rawMedia } from './media.ts'
-import type { Remembered } from './names.ts'
+import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
 import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
@@ -43,6 +43,23 @@ export interface Waiting {
   before: readonly Remembered[] | undefined
   refusal: unknown
 }
+
+export const waitingFor = (
+  command: Command,
+  request: Request,
+  done: (answer: unknown) => void,
+  failed: (error: unknown) => void,
+): Waiting => ({
+  command,
+  request,
+  done,
+  failed,
+  records: [],
+  command_id: undefined,
+  revealed: undefined,
+  before: undefined,
+  refusal: undefined,
+})
 
 /** What deciding needs to know and to draw from. */
 export interface Grounds {
@@ -126,8 +143,8 @@ export class Deciding {
     const { command, request } = waiting
     if (request.key !== undefined) {
       waiting.command_id = commandId(command, request)
-      const [key, body] = waiting.command_id.split('.') as [string, string]
-      const before = this.views.names.find(key, this.#parts.log)
+      const { name, body } = partsOf(waiting.command_id)
+      const before = this.views.names.find(name, this.#parts.log)
       if (before.some((found) => found.body !== body)) {
         throw new Refusal('refused', 'idempotency-key-reused', 'This Idempotency-Key was used for another request.')
       }

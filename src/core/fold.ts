@@ -4,38 +4,32 @@ import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
 import { type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
-import { type Erased, isErased, parseLine, scan, skim } from './record.ts'
+import { partsOf } from './names.ts'
+import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
+import { hashIn } from './seal.ts'
 import { isSqlite } from './tables.ts'
+import { turn } from './turn.ts'
 import { type Mark, Views } from './views.ts'
 
-/** Folds one line and tells where its log now ends. An erased line moves the end and no row. */
-function foldLine(views: Views, events: Events, line: PlacedLine, before: Head | undefined): Head {
-  const record = parseLine(line.bytes)
-  if (isErased(record)) return erasedEnd(record, line, before)
-  views.apply(events.upcast(record))
-  return endAfter(record, line)
+/** Folds one line. An erased one changes no row. */
+function foldLine(views: Views, events: Events, { bytes }: PlacedLine): void {
+  const record = parseLine(bytes)
+  if (!isErased(record)) views.apply(events.upcast(record))
 }
 
-/** The same for a line whose rows are there. */
-function passLine(line: PlacedLine, before: Head | undefined): Head {
-  const scanned = scan(line.bytes)
-  return scanned ? endAfter(scanned.envelope, line) : erasedEnd(parseLine(line.bytes) as Erased, line, before)
+/** What was seen of a log: its last line, and the last one that is not erased, which alone tells a time. */
+interface Seen {
+  last: PlacedLine
+  whole: PlacedLine | undefined
 }
 
-const erasedEnd = ({ seq, hash }: Erased, line: PlacedLine, before: Head | undefined): Head => ({
-  seq,
-  hash,
-  size: line.end,
-  at: before?.at ?? 0,
-})
-
-/** The hash stands in the last 43 characters of a line before `"}`. */
-const endAfter = ({ seq, timestamp }: { seq: number; timestamp: string }, { bytes, end }: PlacedLine): Head => ({
-  seq,
-  hash: bytes.toString('latin1', bytes.length - 45, bytes.length - 2),
-  size: end,
-  at: Date.parse(timestamp),
-})
+/** Where a log ends, of which this was seen after what was known before. */
+function endOf({ last, whole }: Seen, before: Head | undefined): Head {
+  const at = whole ? Date.parse((scan(whole.bytes) as Scanned).envelope.timestamp) : (before?.at ?? 0)
+  if (whole === last) return { seq: (scan(last.bytes) as Scanned).envelope.seq, hash: hashIn(last.bytes), size: last.end, at }
+  const { seq, hash } = parseLine(last.bytes) as Erased
+  return { seq, hash, size: last.end, at }
+}
 
 /**
  * Folds what a log holds from an offset on. Where a line cannot be folded, what stands before it is kept and the rest
@@ -61,22 +55,19 @@ interface Folding {
 }
 
 function foldWithin({ views, events, shelf }: Folding, log: string, from: Head | undefined, until: number, told: () => void) {
-  // Where a log ends is reckoned from its last line, and its time from the last one that is not erased.
-  let last: PlacedLine | undefined
-  let whole: PlacedLine | undefined
+  let seen: Seen | undefined
   let before: string | undefined
-  const head = () => (last ? endOf(last, whole, from) : from)
+  const head = () => (seen ? endOf(seen, from) : from)
   views.savepoint('log')
   try {
     for (const line of linesOf(shelf, log, from?.size ?? 0, until)) {
       const skimmed = skim(line.bytes)
       // The records of one request may have been seen in part when this log was folded before.
-      if (!last && from) before = requestBefore(views, shelf, log, skimmed?.command_id)
+      if (!seen && from) before = requestBefore(views, shelf, log, skimmed?.command_id)
       if (skimmed?.command_id !== before) views.name(skimmed?.command_id, log, line.offset)
       // Most records change no row: their data need not be parsed.
-      if (!skimmed || views.folds(skimmed.type)) foldLine(views, events, line, undefined)
-      last = line
-      if (skimmed) whole = line
+      if (!skimmed || views.folds(skimmed.type)) foldLine(views, events, line)
+      seen = { last: line, whole: skimmed ? line : seen?.whole }
       told()
     }
     const end = head()
@@ -93,14 +84,8 @@ function foldWithin({ views, events, shelf }: Folding, log: string, from: Head |
 
 /** The id of the request, if its first records in this log are known already. */
 function requestBefore(views: Views, shelf: Shelf, log: string, command_id: string | undefined): string | undefined {
-  const name = command_id?.split('.')[0]
-  return name !== undefined && views.names.find(name, shelf).some((place) => place.log === log) ? command_id : undefined
-}
-
-function endOf(last: PlacedLine, whole: PlacedLine | undefined, from: Head | undefined): Head {
-  const scanned = whole && scan(whole.bytes)
-  const before = scanned && whole ? endAfter(scanned.envelope, whole) : from
-  return whole === last && before ? before : erasedEnd(parseLine(last.bytes) as Erased, last, before)
+  if (command_id === undefined) return undefined
+  return views.names.find(partsOf(command_id).name, shelf).some((place) => place.log === log) ? command_id : undefined
 }
 
 /** Folds what a log holds beyond where the views have come. */
@@ -175,18 +160,21 @@ export function follow(views: Views, events: Events, log: Log): string | undefin
     const lines = lsn <= log.lsn ? log.since(Math.min(lsn, trailing)) : undefined
     if (!lines) return 'the journal does not reach from where they stand to its end'
     let latest = timestamp
-    const heads = new Map<string, Head>()
+    const seen = new Map<string, Seen>()
     views.begin()
     for (const { log, offset, bytes, lsn: own } of lines) {
       const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
-      const before = heads.get(log) ?? views.head(log)
+      const skimmed = skim(line.bytes)
       // Of a line that was folded already, the end of its log and its name may not be in their tables.
-      views.name(skim(line.bytes)?.command_id, log, offset)
-      const head = own > lsn ? foldLine(views, events, line, before) : passLine(line, before)
-      heads.set(log, head)
+      views.name(skimmed?.command_id, log, offset)
+      if (own > lsn && (!skimmed || views.folds(skimmed.type))) foldLine(views, events, line)
+      seen.set(log, { last: line, whole: skimmed ? line : seen.get(log)?.whole })
+    }
+    for (const [log, own] of seen) {
+      const head = endOf(own, views.head(log))
+      views.putHead(log, head)
       latest = Math.max(latest, head.at)
     }
-    for (const [log, head] of heads) views.putHead(log, head)
     views.commit({ journal, lsn: log.lsn, timestamp: latest })
     return undefined
   } catch (error) {
@@ -219,7 +207,7 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
     const step = work.next()
     if (step.done) return step.value
     tell(step.value)
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
   }
 }
 

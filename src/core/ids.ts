@@ -1,8 +1,9 @@
 // What an id looks like, and how new ones are made. Every pattern is linear: no input can make one slow.
 
-import { randomBytes, randomFillSync } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { monotonicFactory } from 'ulid'
 import { z } from 'zod'
+import { draw } from './random.ts'
 
 const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
@@ -30,27 +31,22 @@ export interface Source {
 }
 
 const HEX = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0')).join(''))
-const random = Buffer.allocUnsafeSlow(16 * 256)
+const random = Buffer.alloc(16)
 const printed = Buffer.from('00000000-0000-0000-0000-000000000000')
 /** Where the two digits of each byte stand. */
 const DIGITS = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34]
-let drawn = random.length
 
 /** A UUID of version 4. It is printed in place: the one of node:crypto makes twenty strings on its way to one. */
 export function uuid(): string {
-  if (drawn === random.length) {
-    randomFillSync(random)
-    drawn = 0
-  }
-  random[drawn + 6] = ((random[drawn + 6] as number) & 0x0f) | 0x40
-  random[drawn + 8] = ((random[drawn + 8] as number) & 0x3f) | 0x80
+  draw(random)
+  random[6] = ((random[6] as number) & 0x0f) | 0x40
+  random[8] = ((random[8] as number) & 0x3f) | 0x80
   for (let i = 0; i < 16; i++) {
-    const digits = 2 * (random[drawn + i] as number)
+    const digits = 2 * (random[i] as number)
     const at = DIGITS[i] as number
     printed[at] = HEX[digits] as number
     printed[at + 1] = HEX[digits + 1] as number
   }
-  drawn += 16
   return printed.toString('latin1')
 }
 

@@ -135,6 +135,12 @@ class Fresh {
 const LEARN_AT_ONCE = 100
 const NONE: readonly never[] = []
 
+/** A command's id is `<digest of caller and key>.<digest of what was asked>`: its name, and what it must be the same as. */
+export function partsOf(command_id: string): { name: string; body: string } {
+  const dot = command_id.indexOf('.')
+  return { name: command_id.slice(0, dot), body: command_id.slice(dot + 1) }
+}
+
 /** The name of the request whose first record stands at a place; undefined where it was erased. */
 function nameAt(shelf: Shelf, { log, offset }: Place): { name: string; body: string } | undefined {
   const { value: line } = linesOf(shelf, log, offset).next()
@@ -143,8 +149,8 @@ function nameAt(shelf: Shelf, { log, offset }: Place): { name: string; body: str
     if (line && isErased(parsed(line.bytes))) return undefined
     throw new Refusal('unavailable', 'log-damaged', 'A request of this name was recorded where nothing can be read now.')
   }
-  const [name, body] = scanned.envelope.command_id?.split('.') ?? []
-  return name === undefined || body === undefined ? undefined : { name, body }
+  const { command_id } = scanned.envelope
+  return command_id === undefined ? undefined : partsOf(command_id)
 }
 
 export class Names {
@@ -181,17 +187,16 @@ export class Names {
     return this.#since.size
   }
 
-  /** A command's id is `<digest of caller and key>.<digest of what was asked>`; its records in a log are contiguous. */
+  /** Remembers where a record of this command stands; those in one log are contiguous, and the first counts. */
   remember(command_id: string, log: string, offset: number): void {
-    const dot = command_id.indexOf('.')
-    const name = command_id.slice(0, dot)
+    const { name, body } = partsOf(command_id)
     const key = keyOf(name)
     if (name === this.#last.name) {
       if (log === this.#last.log || this.#since.find(key, name).some((place) => place.log === log)) return
     }
     this.#last = { name, log }
     this.#filter.add(key)
-    this.#since.add(key, name, command_id.slice(dot + 1), { log, offset })
+    this.#since.add(key, name, body, { log, offset })
   }
 
   /** Is it certain that this name was never remembered? */

@@ -111,8 +111,14 @@ function walk(line: Buffer): number {
 const textOf = (line: Buffer, field: number | undefined) => line.toString('latin1', begins[field as number], ends[field as number])
 const optionalOf = (line: Buffer, field: number | undefined) => (begins[field as number] === 0 ? undefined : textOf(line, field))
 
-/** The envelope of a line and where its data begins, without parsing the data; undefined if it is not such a line. */
-export function scan(line: Buffer): { envelope: Envelope; data: number } | undefined {
+export interface Scanned {
+  envelope: Envelope
+  /** Where the data begins. */
+  data: number
+}
+
+/** The envelope of a line, without parsing the data; undefined if it is not such a line. */
+export function scan(line: Buffer): Scanned | undefined {
   const data = walk(line)
   if (data < 0) return undefined
   const envelope = {

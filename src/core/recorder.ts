@@ -12,11 +12,12 @@
 import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
 import type { Command } from './command.ts'
-import { Deciding, type Grounds, type Request, type Waiting } from './deciding.ts'
+import { Deciding, type Grounds, type Request, type Waiting, waitingFor } from './deciding.ts'
 import { notRecorded, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten, type Report, SyncFailed } from './log.ts'
 import { Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
+import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
 import { type Watcher, Watchers } from './watchers.ts'
 
@@ -38,8 +39,6 @@ const RESTORE_AFTER_MS = 500
 const ROWS_A_LINE = 2
 /** So few wait for the sync that is under way rather than be written by themselves. */
 const FEW = 8
-
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 export class Recorder {
   readonly #parts: Parts
@@ -77,17 +76,7 @@ export class Recorder {
       return Promise.reject(new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.'))
     }
     return new Promise((done, failed) => {
-      this.#queue.push({
-        command,
-        request,
-        done,
-        failed,
-        records: [],
-        command_id: undefined,
-        revealed: undefined,
-        before: undefined,
-        refusal: undefined,
-      })
+      this.#queue.push(waitingFor(command, request, done, failed))
       this.#wake()
     })
   }
@@ -324,8 +313,7 @@ export class Recorder {
           const upTo = this.#log.lsn
           while (!(await this.between(() => this.#trail(upTo)))) await turn()
           await this.between(() => {
-            while (!this.#trail(this.#log.lsn));
-            this.#commit()
+            this.#commitAll()
             this.#tending(() => this.#deciding.views.harden(this.#mark))
           })
         },
@@ -346,11 +334,16 @@ export class Recorder {
     return this.#tending(() => this.#deciding.trailing.step(upTo, this.#log.lsn))
   }
 
+  /** Commits the rows and all that trails them, however long that takes. */
+  #commitAll(): void {
+    while (!this.#trail(this.#log.lsn));
+    this.#commit()
+  }
+
   /** Brings every acknowledged line into its file and everything into the views, for another process to read. */
   settle(): Promise<void> {
     return this.between(() => {
-      while (!this.#trail(this.#log.lsn));
-      this.#commit()
+      this.#commitAll()
       this.#log.settle()
     })
   }

@@ -142,7 +142,7 @@ export class Runs {
     const kept = this.#live.filter((live) => !of.includes(live))
     this.#live = count > 0 ? [...kept, { run, names: count }] : kept
     this.#dead.push(...of.map((merged) => merged.run))
-    this.#tables.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('runs', ?)").run(JSON.stringify(this.#live))
+    this.#tables.note('runs', JSON.stringify(this.#live))
   }
 
   #likeSized(): Run[] | undefined {

@@ -8,7 +8,8 @@
 // `hash` stay, and every later line still verifies. Nothing is canonicalised: the bytes that were written are the
 // bytes that are hashed, and because `salt` and `hash` have fixed lengths, the seal is a suffix of fixed length.
 
-import { hash, randomFillSync } from 'node:crypto'
+import { hash } from 'node:crypto'
+import { draw } from './random.ts'
 
 const SALT_FIELD = ',"salt":"'
 const HASH_FIELD = '","hash":"'
@@ -27,19 +28,6 @@ export function genesis(log: string): string {
   const [top, , folder, session] = log.split('/')
   const name = top === 'users' && folder === 'sessions' && session !== undefined ? session : log
   return hash('sha256', `sessile log v1\n${name}`, 'base64url')
-}
-
-// Random bytes are drawn 256 salts at a time: one call to the generator per record would cost as much as the hash.
-const pool = Buffer.allocUnsafe(SALT * 256)
-let drawn = pool.length
-function salt(into: Buffer, at: number): void {
-  if (drawn === pool.length) {
-    randomFillSync(pool)
-    drawn = 0
-  }
-  pool.copy(into, at, drawn, drawn + SALT)
-  pool.fill(0, drawn, drawn + SALT)
-  drawn += SALT
 }
 
 const link = Buffer.allocUnsafe(64)
@@ -63,13 +51,16 @@ export function seal(previous: string, content: string): { line: Buffer; hash: s
     used = 0
   }
   const start = used + SALT
-  salt(slab, used)
+  draw(slab, used)
   const end = start + slab.write(content, start)
   const next = chain(previous, hash('sha256', slab.subarray(used, end), 'binary'))
   const suffix = `${SALT_FIELD}${slab.toString('base64url', used, start)}${HASH_FIELD}${next}"}\n`
   used = end + slab.write(suffix, end, 'latin1')
   return { line: slab.subarray(start, used), hash: next }
 }
+
+/** The hash that stands in a line (without its newline), whatever it is worth. */
+export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max(0, line.length - HASH_TEXT - 2), line.length - 2)
 
 export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false; why: string }
 

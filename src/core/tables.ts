@@ -89,6 +89,11 @@ export class Tables {
     return statement
   }
 
+  /** Puts a value of `meta`. */
+  note(key: string, value: string): void {
+    this.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)').run(key, value)
+  }
+
   readonly read: Read = <C extends Columns>(view: View<C>): Readable<C> => this.rows(view)
 
   rows<C extends Columns>(view: View<C>): Rows<C> {

@@ -5,7 +5,7 @@ import type { Events } from './event.ts'
 import { linesOf, type Shelf } from './log.ts'
 import { parsed, scan } from './record.ts'
 import type { Schemas } from './schemas.ts'
-import { check, genesis } from './seal.ts'
+import { check, genesis, hashIn } from './seal.ts'
 
 export interface Finding {
   log: string
@@ -36,7 +36,7 @@ export function verify(
     if (sealed.ok) hash = sealed.hash
     else {
       found(sealed.why)
-      hash = line.bytes.toString('latin1', Math.max(0, line.bytes.length - 45), line.bytes.length - 2)
+      hash = hashIn(line.bytes)
     }
     if (sealed.ok && sealed.erased) {
       if (!line.bytes.toString().startsWith(`{"seq":${number},`)) found(`its seq is not ${number}`)

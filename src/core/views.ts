@@ -105,10 +105,8 @@ export class Views {
     for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
     this.begin()
     this.#transaction.write()
-    this.#writer.sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('fingerprint', ?)").run(fingerprint(this.#made))
-    this.flushNames()
-    this.noteTrailing(mark.lsn)
-    this.commit(mark)
+    this.#writer.note('fingerprint', fingerprint(this.#made))
+    this.#commitWithNames(mark)
     this.close()
     syncPath(this.file)
   }
@@ -155,15 +153,18 @@ export class Views {
     this.#transaction.write()
     // Some errors end the transaction by themselves; writing the mark outside of it would claim what was undone.
     if (!this.#writer.db.inTransaction) throw new Error('the transaction of the views is gone')
-    this.#note('journal', mark.journal)
-    this.#note('lsn', String(mark.lsn))
-    this.#note('timestamp', String(mark.timestamp))
+    this.#writer.note('journal', mark.journal)
+    this.#writer.note('lsn', String(mark.lsn))
+    this.#writer.note('timestamp', String(mark.timestamp))
     this.#transaction.commit()
     this.names.learn()
   }
 
-  #note(key: string, value: string): void {
-    this.#writer.sql('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)').run(key, value)
+  /** Commits everything up to the mark; the ends of all logs have been put. */
+  #commitWithNames(mark: Mark): void {
+    this.flushNames()
+    this.noteTrailing(mark.lsn)
+    this.commit(mark)
   }
 
   /** To be called before anything is written beside the rows of a record. */
@@ -173,7 +174,7 @@ export class Views {
 
   /** Every named request and every end of a log up to this place in order is in its table. */
   noteTrailing(lsn: number): void {
-    this.#note('trailing', String(lsn))
+    this.#writer.note('trailing', String(lsn))
   }
 
   /** Writes all named requests there are, however long that takes. */
@@ -234,14 +235,12 @@ export class Views {
       .run(log, head.seq, head.hash, head.size, head.at)
   }
 
-  /** Makes everything up to the mark survive a power loss; the ends of all logs have been put. A synced commit makes all commits before it durable too. */
+  /** Makes everything up to the mark survive a power loss. A synced commit makes all commits before it durable too. */
   harden(mark: Mark): void {
     if (this.uncommitted) throw new Error('broken: hardening the views in the middle of a transaction')
     this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
-    this.flushNames()
-    this.noteTrailing(mark.lsn)
-    this.commit(mark)
+    this.#commitWithNames(mark)
     this.#writer.db.exec('PRAGMA wal_checkpoint(PASSIVE)')
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }

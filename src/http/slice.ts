@@ -4,6 +4,7 @@ import { linesOf, type PlacedLine } from '../core/log.ts'
 import type { Slice } from '../core/query.ts'
 import { parseLine, scan } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
+import { turn } from '../core/turn.ts'
 
 const AT_ONCE = 64 * 1024
 const HEARTBEAT_MS = 15_000
@@ -24,7 +25,7 @@ export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableS
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       // Others get their turn between two pieces, however fast this reader is.
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
       const chunk: Buffer[] = []
       let length = 0
       for (let next = lines.next(); ; next = lines.next()) {
