@@ -94,17 +94,24 @@ export class Copies {
    * then writing would destroy what had been acknowledged, so nothing of this batch is written, and that log takes no more.
    */
   expect(lines: readonly Line[]): void {
-    for (let i = 0; i < lines.length; i++) {
-      const { log, offset, bytes } = lines[i] as Line
-      const pending = this.#pending.get(log) ?? this.#begin(log, () => this.unexpect(lines, i))
-      if (pending.end !== offset) {
-        this.unexpect(lines, i)
-        if (pending.end === pending.offset && pending.length === 0) this.#pending.delete(log)
-        this.#harmed(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
-        throw new NotWritten(`the log ${log} is damaged`, false)
-      }
-      pending.end = offset + bytes.length
+    let expected = 0
+    try {
+      for (; expected < lines.length; expected++) this.#expect(lines[expected] as Line)
+    } catch (error) {
+      this.unexpect(lines, expected)
+      throw error
     }
+  }
+
+  #expect({ log, offset, bytes }: Line): void {
+    const known = this.#pending.get(log)
+    const pending = known ?? this.#begin(log)
+    if (pending.end !== offset) {
+      this.#harmed(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
+      throw new NotWritten(`the log ${log} is damaged`, false)
+    }
+    pending.end = offset + bytes.length
+    if (!known) this.#pending.set(log, pending)
   }
 
   /** The first so many lines of a batch were not written after all. */
@@ -117,19 +124,16 @@ export class Copies {
     }
   }
 
-  #begin(log: string, undo: () => void): Pending {
-    const end = this.#ends.get(log) ?? this.#sizeOf(log, undo)
-    const pending = { end, offset: end, length: 0, buffers: [], from: [], to: [] }
-    this.#pending.set(log, pending)
-    return pending
+  #begin(log: string): Pending {
+    const end = this.#ends.get(log) ?? this.#sizeOf(log)
+    return { end, offset: end, length: 0, buffers: [], from: [], to: [] }
   }
 
   /** Where something else stands in the way to a file, its log takes no more; the others do. */
-  #sizeOf(log: string, undo: () => void): number {
+  #sizeOf(log: string): number {
     try {
       return this.#disk.sizeAt(fileOf(this.#home, log))
     } catch (error) {
-      undo()
       if (isMisplaced(error)) this.#harmed(log, unwritable(error))
       throw new NotWritten(`the log ${log} cannot be reached (${codeOf(error)})`, false)
     }

@@ -5,8 +5,9 @@
 //
 // A frame's CRC is seeded with its segment's id, so that bytes left over from another file never look like a frame of
 // this one. `synced`: everything before that place in the segment had been synced, and may have been acknowledged, when
-// the frame was written. That is what tells a torn tail from damage (see `readFrames`). `copied` is where the frames end that a start copied from older segments: they were
-// synced before the segment got its name. The space after the last frame is zeros, allocated ahead of need.
+// the frame was written. That is what tells a torn tail from damage (see `readFrames`). `copied` is where the frames end
+// that a start copied from older segments: they were synced before the segment got its name. The space after the last
+// frame is zeros, allocated ahead of need.
 
 import { crc32 } from 'node:zlib'
 import type { JournalLine, Line } from '../core/log.ts'

@@ -147,7 +147,6 @@ export class Journal {
   }
 
   #allocate(until: number): void {
-    if (until <= this.#allocated) return
     while (this.#allocated < until) {
       writeAll(this.#disk, this.#fd, AHEAD, this.#allocated)
       this.#allocated += AHEAD.length
