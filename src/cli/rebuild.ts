@@ -69,7 +69,7 @@ async function rebuildAlone(config: Config, live: string): Promise<Done> {
 async function rebuildBeside(config: Config, live: string, running: Holder): Promise<Done> {
   // Whoever is recording goes first.
   setPriority(constants.priority.PRIORITY_LOW)
-  const shelf = new FileShelf(config.home, { reuse: true })
+  const shelf = new FileShelf(config.home)
   const ask = (what: string, body: object = {}) => askHolder(config, running, 'POST', `/operator/rebuild.${what}`, body)
   const { rebuild } = (await ask('begins')) as { rebuild: string }
   const goesOn = () => ask('goes-on', { rebuild }) as Promise<{ mark: Mark; grown: string[] }>
@@ -84,7 +84,9 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
       ),
     30_000,
   )
-  const { latest, ...done } = await filled(views, live, { shelf }).finally(() => clearInterval(asking))
+  const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }) }).finally(() =>
+    clearInterval(asking),
+  )
   let step = await goesOn()
   for (let round = 1; ; round++) {
     for (const log of [...grown, ...step.grown]) catchUp(views, features.events, shelf, log)
