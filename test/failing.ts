@@ -58,6 +58,7 @@ export class FailingDisk implements Disk {
   }
 
   open = realDisk.open
+  openToRead = realDisk.openToRead
   read = realDisk.read
   truncate = realDisk.truncate
   size = realDisk.size
@@ -71,6 +72,7 @@ export class FailingDisk implements Disk {
   exists = realDisk.exists
   sizeAt = realDisk.sizeAt
   identity = realDisk.identity
+  hold = realDisk.hold
 }
 
 /** Sessile on such a disk, and what it gave as the reason of its end. */

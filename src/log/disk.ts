@@ -3,10 +3,12 @@
 
 import * as fs from 'node:fs'
 import { SyncFailed } from '../core/log.ts'
+import { openDatabase } from '../core/tables.ts'
 
 export interface Disk {
   /** Opens for reading and writing; makes the file where `make` is set. */
   open(path: string, make: boolean): number
+  openToRead(path: string): number
   write(fd: number, bytes: Buffer, position: number): number
   read(fd: number, bytes: Buffer, position: number): number
   truncate(fd: number, length: number): void
@@ -27,12 +29,15 @@ export interface Disk {
   sizeAt(path: string): number
   /** Which file it is that is open, or that has this path; undefined for none. */
   identity(file: number | string): number | undefined
+  /** Holds the file at this path against every other process until it is let go, or we end; undefined where it is held. */
+  hold(path: string): (() => void) | undefined
 }
 
 export const realDisk: Disk = {
   open: (path, make) =>
     // No symbolic link is followed for the last step: a link planted under `logs/` leads nowhere.
     fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (make ? fs.constants.O_CREAT : 0), 0o600),
+  openToRead: (path) => fs.openSync(path, 'r'),
   write: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),
   read: (fd, bytes, position) => fs.readSync(fd, bytes, 0, bytes.length, position),
   truncate: (fd, length) => fs.ftruncateSync(fd, length),
@@ -63,6 +68,18 @@ export const realDisk: Disk = {
   exists: (path) => fs.existsSync(path),
   sizeAt: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0,
   identity: (file) => (typeof file === 'number' ? fs.fstatSync(file) : fs.lstatSync(file, { throwIfNoEntry: false }))?.ino,
+  hold: (path) => {
+    const db = openDatabase(path, { timeout: 200 })
+    try {
+      db.exec('PRAGMA journal_mode = MEMORY')
+      db.exec('BEGIN EXCLUSIVE')
+      return () => void db.close()
+    } catch (error) {
+      db.close()
+      if (codeOf(error) === 'SQLITE_BUSY') return undefined
+      throw error
+    }
+  },
 }
 
 function syncNow(fd: number): void {

@@ -33,7 +33,7 @@ export class FileLog implements Log {
     disk.makeFolder(folder)
     const lock = Lock.take(disk, home, folder, now())
     try {
-      const files = new FileShelf(home)
+      const files = new FileShelf(home, { disk })
       const { journal, survived } = Journal.open(disk, folder, report)
       disk.syncFolderNow(logsOf(home))
       disk.syncFolderNow(home)

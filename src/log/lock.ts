@@ -31,28 +31,22 @@ export class Held extends Error {
 const note = (journal: string) => join(journal, 'holder.json')
 
 export class Lock {
-  readonly #db: Database.Database
+  readonly #letGo: () => void
   readonly #disk: Disk
   readonly #journal: string
   #holder: Holder
 
-  private constructor(db: Database.Database, disk: Disk, journal: string, holder: Holder) {
-    this.#db = db
+  private constructor(letGo: () => void, disk: Disk, journal: string, holder: Holder) {
+    this.#letGo = letGo
     this.#disk = disk
     this.#journal = journal
     this.#holder = holder
   }
 
   static take(disk: Disk, home: string, journal: string, now: number): Lock {
-    const db = openDatabase(join(journal, 'lock'), { timeout: 200 })
-    try {
-      db.exec('PRAGMA journal_mode = MEMORY')
-      db.exec('BEGIN EXCLUSIVE')
-    } catch (error) {
-      db.close()
-      throw (error as { code?: string }).code === 'SQLITE_BUSY' ? new Held(home, holderOf(journal)) : error
-    }
-    const lock = new Lock(db, disk, journal, { pid: process.pid, since: new Date(now).toISOString() })
+    const letGo = disk.hold(join(journal, 'lock'))
+    if (!letGo) throw new Held(home, holderOf(journal))
+    const lock = new Lock(letGo, disk, journal, { pid: process.pid, since: new Date(now).toISOString() })
     lock.#write()
     return lock
   }
@@ -74,7 +68,7 @@ export class Lock {
 
   release(): void {
     this.#disk.remove(note(this.#journal))
-    this.#db.close()
+    this.#letGo()
   }
 }
 

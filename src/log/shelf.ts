@@ -1,9 +1,9 @@
 // The logs of a data directory, to read: for every process that does not hold the lock, and the ground of the one that does.
 
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { isOpaqueId } from '../core/ids.ts'
 import { CHUNK, type Shelf } from '../core/log.ts'
+import { codeOf, type Disk, realDisk } from './disk.ts'
 
 export const logsOf = (home: string) => join(home, 'logs')
 export const journalOf = (home: string) => join(home, 'logs', '.journal')
@@ -14,14 +14,16 @@ export const fileOf = (home: string, log: string) => join(home, 'logs', `${log}.
 
 export class FileShelf implements Shelf {
   readonly home: string
+  readonly #disk: Disk
 
   /** Where what is read is put, turn by turn; none where each reading keeps what it got. */
   readonly #ring: Buffer[]
   #turn = 0
 
   /** `reuse`: what was read is good until a few more readings, for whoever goes through everything once. */
-  constructor(home: string, { reuse = false } = {}) {
+  constructor(home: string, { reuse = false, disk = realDisk }: { reuse?: boolean; disk?: Disk } = {}) {
     this.home = home
+    this.#disk = disk
     // A line is at most two pieces long, so that with four the one before it is never written over.
     this.#ring = reuse ? Array.from({ length: 4 }, () => Buffer.allocUnsafeSlow(CHUNK)) : []
   }
@@ -31,7 +33,7 @@ export class FileShelf implements Shelf {
     yield* this.#jsonl('audit')
     for (const user of this.#folder('users')) {
       if (!isOpaqueId(user)) continue
-      if (existsSync(fileOf(this.home, `users/${user}/user`))) yield `users/${user}/user`
+      if (this.#disk.exists(fileOf(this.home, `users/${user}/user`))) yield `users/${user}/user`
       yield* this.#jsonl(`users/${user}/sessions`)
     }
   }
@@ -39,17 +41,17 @@ export class FileShelf implements Shelf {
   read(log: string, offset: number, length: number): Buffer {
     let fd: number
     try {
-      fd = openSync(fileOf(this.home, log), 'r')
+      fd = this.#disk.openToRead(fileOf(this.home, log))
     } catch (error) {
-      if ((error as { code?: string }).code === 'ENOENT') return Buffer.alloc(0)
+      if (codeOf(error) === 'ENOENT') return Buffer.alloc(0)
       throw error
     }
     try {
       // No larger than what there is: most logs are small, and a rebuild reads all of them.
-      const bytes = this.#room(Math.max(0, Math.min(length, fstatSync(fd).size - offset)))
-      return bytes.length === 0 ? bytes : bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
+      const bytes = this.#room(Math.max(0, Math.min(length, this.#disk.size(fd) - offset)))
+      return bytes.length === 0 ? bytes : bytes.subarray(0, this.#disk.read(fd, bytes, offset))
     } finally {
-      closeSync(fd)
+      this.#disk.close(fd)
     }
   }
 
@@ -59,7 +61,7 @@ export class FileShelf implements Shelf {
   }
 
   size(log: string): number {
-    return statSync(fileOf(this.home, log), { throwIfNoEntry: false })?.size ?? 0
+    return this.#disk.sizeAt(fileOf(this.home, log))
   }
 
   *#jsonl(folder: string): Generator<string> {
@@ -67,7 +69,6 @@ export class FileShelf implements Shelf {
   }
 
   #folder(folder: string): string[] {
-    const path = join(this.home, 'logs', folder)
-    return existsSync(path) ? readdirSync(path).sort() : []
+    return this.#disk.list(join(this.home, 'logs', folder))
   }
 }
