@@ -22,6 +22,9 @@ import { freshOf, projectionOf } from './log/shelf.ts'
 
 const CHORES_MS = 1000
 
+/** Compiled once, however often a recorder is opened. */
+const schemas = new Schemas()
+
 export interface Opening {
   config: Config
   source?: Source
@@ -52,7 +55,7 @@ export async function openRecorder(
     log,
     views,
     gathered,
-    schemas: new Schemas(),
+    schemas,
     settings: config.settings,
     source,
     report,

@@ -49,6 +49,14 @@ export const invalid = (faults: Fault[], detail = 'The input does not fit.') =>
 export const notRecorded = (why: string, full: boolean) =>
   new Refusal('unavailable', 'not-recorded', `Nothing was recorded: ${why}.`, { facts: full ? { disk_full: true } : {} })
 
+/** It was written, and then nobody could tell whether it lasts: only the next start will know. */
+export const outcomeUnknown = (why: string) =>
+  new Refusal(
+    'unavailable',
+    'outcome-unknown',
+    `Whether this was recorded is not known: ${why}. Ask again with the same Idempotency-Key when Sessile is back.`,
+  )
+
 /** Reached only by a bug in Sessile itself: better to stop than to record on a false premise. */
 export function assert(holds: unknown, what: string): asserts holds {
   if (!holds) throw new Error(`broken: ${what}`)

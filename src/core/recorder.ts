@@ -13,7 +13,7 @@ import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Grounds, type Request, type Waiting, waitingFor } from './deciding.ts'
-import { notRecorded, Refusal } from './errors.ts'
+import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten, type Report, SyncFailed } from './log.ts'
 import { Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
@@ -50,6 +50,8 @@ export class Recorder {
   #running: Promise<void> | undefined
   readonly #syncing: Syncing
   #stalled: Refusal | undefined
+  /** What everyone is told whose records were written when the log became doubtful. */
+  #doubt: Refusal | undefined
   #closed = false
   #timer: NodeJS.Timeout | undefined
   /** When the views' transaction was opened. */
@@ -198,8 +200,7 @@ export class Recorder {
 
   /** Answers everyone, and wakes whoever watches a log that grew. */
   #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
-    const over = this.#closed ? this.#stalled : undefined
-    for (const waiting of batch) over ? waiting.failed(over) : answer(waiting, this.#log, this.#parts.gathered.events)
+    for (const waiting of batch) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
     this.#beside.grew(lines)
     this.#watchers.grew(lines)
   }
@@ -263,7 +264,9 @@ export class Recorder {
   #die(error: Error, batch: readonly Waiting[]): void {
     this.#closed = true
     this.#stalled = notRecorded(error.message, false)
-    for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(this.#stalled)
+    this.#doubt = outcomeUnknown(error.message)
+    for (const { failed } of batch) failed(this.#doubt)
+    for (const { failed } of this.#queue.splice(0)) failed(this.#stalled)
     this.#parts.fatal(error)
   }
 

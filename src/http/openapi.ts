@@ -28,6 +28,7 @@ const ofCommands: Refuses = {
   'idempotency-key-reused': 'refused',
   erased: 'not-found',
   'not-recorded': 'unavailable',
+  'outcome-unknown': 'unavailable',
   overloaded: 'unavailable',
   stopping: 'unavailable',
   'log-damaged': 'unavailable',
