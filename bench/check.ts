@@ -2,13 +2,12 @@
 // a ratio to a yardstick of the same minute, and half of what is promised as its bound, so that only a real loss fails.
 
 import { join } from 'node:path'
-import { openLog, openRecorder } from '../src/app.ts'
-import { system } from '../src/core/sessile.ts'
 import { hundreds, race } from './append.ts'
 import { call, echoServer, type Latencies, type Server, sessileServer } from './children.ts'
 import { median, type Row, ratioOf, scratch } from './measure.ts'
 import { question as rebuild } from './rebuild.ts'
-import { configOf, end, said, start } from './sessile.ts'
+import { requestsTo, type Session } from './sessile.ts'
+import { startTimes } from './start.ts'
 import { bareFile, sessile } from './stores.ts'
 
 const ROUNDS = 3
@@ -49,14 +48,9 @@ async function appending(): Promise<Figures> {
 async function overHttp(): Promise<Figures> {
   const { path, remove } = scratch()
   const [echo, server] = [await echoServer(), await sessileServer(path)]
-  const sessions = 200
-  const made = await server.ask<{ user_id: string; session_id: string }[]>('begin', { sessions })
-  const requests = (records: number) =>
-    made.map(({ user_id, session_id }) => ({
-      path: `/api/v1/sessions/${session_id}/records`,
-      body: JSON.stringify(records === 1 ? said(user_id) : Array.from({ length: records }, () => said(user_id))),
-    }))
-  const ask = (of: Server, records: number) => call(of, { connections: CONNECTIONS, seconds: SECONDS, requests: requests(records) })
+  const made = await server.ask<Session[]>('begin', { sessions: 200 })
+  const ask = (of: Server, records: number) =>
+    call(of, { connections: CONNECTIONS, seconds: SECONDS, requests: requestsTo(made, records) })
   const rounds: { echo: Latencies; one: Latencies; many: Latencies }[] = []
   // The first round warms up.
   for (let round = 0; round <= ROUNDS; round++)
@@ -71,33 +65,10 @@ async function overHttp(): Promise<Figures> {
   }
 }
 
-/** How long a start takes with so many logs of ended sessions, in milliseconds. */
-async function starting(home: string, logs: number): Promise<number> {
-  const config = configOf(home)
-  const filling = await openRecorder(openLog({ config }), { config })
-  for (let i = 0; i < logs; i += 200) {
-    const users = Array.from({ length: 200 }, (_, n) => ({ user_id: `u${i + n}`, performer_id: 'd' }))
-    await Promise.all(
-      users.map(async (body) => {
-        const { session_id } = (await filling.perform(start, { body, caller: system })) as { session_id: string }
-        await filling.perform(end, { body: { ...body, session_id }, caller: system })
-      }),
-    )
-  }
-  await filling.recorder.close()
-  const times: number[] = []
-  for (let round = 0; round < 3 * ROUNDS; round++) {
-    const began = performance.now()
-    const started = await openRecorder(openLog({ config }), { config })
-    times.push(performance.now() - began)
-    await started.recorder.close()
-  }
-  return median(times)
-}
-
 async function startingUp(): Promise<Figures> {
   const { path, remove } = scratch()
-  const [few, many] = [await starting(join(path, 'few'), 1000), await starting(join(path, 'many'), 10_000)]
+  const taken = async (logs: number) => median(await startTimes(join(path, `${logs}`), { logs, starts: 3 * ROUNDS }))
+  const [few, many] = [await taken(1000), await taken(10_000)]
   remove()
   return { 'start with 10,000 logs, against 1,000': many / few }
 }

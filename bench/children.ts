@@ -6,7 +6,6 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { median, type Row } from './measure.ts'
 
 export interface Server {
   readonly pid: number
@@ -120,14 +119,4 @@ export function memoryOf(pid: number): { resident: number; peak: number } | unde
   } catch {
     return undefined
   }
-}
-
-/** Rows from what each contender's rounds gave; a ratio is the median of the rounds' ratios. */
-export function rowsOf(question: string, unit: string, figures: Map<string, number[]>, yardstick?: string): Row[] {
-  const base = yardstick === undefined ? undefined : figures.get(yardstick)
-  return [...figures].map(([contender, rounds]) => {
-    const row: Row = { question, contender, unit, median: median(rounds), rounds }
-    if (base === undefined || contender === yardstick) return row
-    return { ...row, ratio: median(rounds.map((figure, i) => figure / (base[i] as number))), yardstick: yardstick as string }
-  })
 }

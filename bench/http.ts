@@ -9,7 +9,7 @@ import { Hono } from 'hono'
 import { serve } from '../src/app.ts'
 import { fed } from './children.ts'
 import { type Contender, compare, type Row, scratch } from './measure.ts'
-import { configOf, said } from './sessile.ts'
+import { configOf, requestsTo, type Session } from './sessile.ts'
 
 const KEY = 'an-admin-key-for-the-benchmark-of-32-letters'
 const SESSIONS = 200
@@ -25,14 +25,11 @@ interface Asked {
 /** Asks from a process of its own; returns answers per second. */
 const ask = async (asked: Asked) => Number(await fed('./callers.mjs', asked))
 
-/**
- * Sends lines in one long request on each connection; returns lines answered per second. The recorder refuses what comes
- * when 16,384 requests wait, so all connections together keep fewer than that under way.
- */
-const stream = async (asked: Asked) => {
-  const window = Math.min(256, 8192 / asked.connections)
-  return Number(await fed('./streams.mjs', { ...asked, window }))
-}
+/** How many lines of a stream are under way. All streams together may have more than the recorder takes on: it lets them wait. */
+const WINDOW = 256
+
+/** Sends lines in one long request on each connection; returns lines answered per second. */
+const stream = async (asked: Asked) => Number(await fed('./streams.mjs', { ...asked, window: WINDOW }))
 
 const post = async (url: string, body: unknown) => {
   const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }
@@ -42,13 +39,14 @@ const post = async (url: string, body: unknown) => {
 async function sessileOver(folder: string) {
   const serving = await serve({ config: { ...configOf(join(folder, 'sessile')), adminKey: KEY } })
   const { secret } = await post(`${serving.url}/api/v1/keys`, { account_id: 'device-7', users: 'all' })
-  const ids = await Promise.all(
-    Array.from({ length: SESSIONS }, async (_, i) => {
-      const { session_id } = await post(`${serving.url}/session_manager/sessions.start`, { user_id: `u${i}`, performer_id: 'd' })
-      return session_id as string
+  const sessions = await Promise.all(
+    Array.from({ length: SESSIONS }, async (_, i): Promise<Session> => {
+      const user_id = `u${i}`
+      const { session_id } = await post(`${serving.url}/session_manager/sessions.start`, { user_id, performer_id: 'd' })
+      return { user_id, session_id: session_id as string }
     }),
   )
-  return { serving, ids, key: secret as string, port: Number(new URL(serving.url).port) }
+  return { serving, sessions, key: secret as string, port: Number(new URL(serving.url).port) }
 }
 
 const listening = (server: ReturnType<typeof createServer>) =>
@@ -72,17 +70,12 @@ async function bareEcho() {
 
 export async function question({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
   const { path, remove } = scratch()
-  const { serving, ids, key, port } = await sessileOver(path)
+  const { serving, sessions, key, port } = await sessileOver(path)
   const [hono, bare] = [await honoEcho(), await bareEcho()]
-  const requestsOf = (records: number) =>
-    ids.map((id, i) => ({
-      path: `/api/v1/sessions/${id}/records`,
-      body: JSON.stringify(records === 1 ? said(`u${i}`) : Array.from({ length: records }, () => said(`u${i}`))),
-    }))
   const rows: Row[] = []
   for (const connections of [1, 64, 256]) {
     const load = { connections, seconds, key }
-    const [one, many] = [requestsOf(1), requestsOf(64)]
+    const [one, many] = [requestsTo(sessions), requestsTo(sessions, 64)]
     const contenders: Contender[] = [
       { name: 'Hono echo', round: () => ask({ ...load, port: hono.port, requests: one }) },
       { name: 'node:http echo', round: () => ask({ ...load, port: bare.port, requests: one }) },

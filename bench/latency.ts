@@ -4,19 +4,14 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import { call, echoServer, ended, type Latencies, rowsOf, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
-import { type Row, scratch } from './measure.ts'
-import { said } from './sessile.ts'
+import { call, echoServer, ended, type Latencies, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
+import { type Row, rowsOf, scratch } from './measure.ts'
+import { recordsOf, requestsTo, type Session } from './sessile.ts'
 
 const CONNECTIONS = 64
 const TALKING = 200
 const percentiles = ['p50', 'p99', 'p99.9'] as const
 const QUIET = 'Sessile, quiet'
-
-interface Session {
-  user_id: string
-  session_id: string
-}
 
 /** Something else that goes on while the callers ask. */
 interface Disturbance {
@@ -34,11 +29,7 @@ export async function question(effort: { rounds: number; seconds: number }): Pro
   const [logs, each] = full ? [300, 10_000] : [50, 3000]
   const [echo, sessile] = [await echoServer(), await sessileServer(path)]
   const large = await sessile.ask<Session[]>('begin', { sessions: logs, records: each })
-  const talking = await sessile.ask<Session[]>('begin', { sessions: TALKING })
-  const requests = talking.map(({ user_id, session_id }) => ({
-    path: `/api/v1/sessions/${session_id}/records`,
-    body: JSON.stringify(said(user_id)),
-  }))
+  const requests = requestsTo(await sessile.ask<Session[]>('begin', { sessions: TALKING }))
   const saturate = (server: Server) => call(server, { connections: CONNECTIONS, seconds, requests })
   const [ofEcho, ofSessile] = [(await rateOf(() => saturate(echo))) / 2, (await rateOf(() => saturate(sessile))) / 2]
   console.log(`half load: ${Math.round(ofEcho)} requests a second to the echo, ${Math.round(ofSessile)} to Sessile`)
@@ -103,7 +94,7 @@ async function disturbancesOf(server: Server, home: string, large: Session[], se
   const began = performance.now()
   await ended(sessileVerb(home, ['rebuild']), 'rebuild')
   const rebuilding = (performance.now() - began) / 1000
-  const paths = large.map(({ session_id }) => `/api/v1/sessions/${session_id}/records`)
+  const paths = large.map(({ session_id }) => recordsOf(session_id))
   return [
     // It takes longer under load, and its end, when the views are switched, must be seen too.
     { name: 'a rebuild runs', seconds: 1.5 * rebuilding, begin: () => again(() => sessileVerb(home, ['rebuild'])) },

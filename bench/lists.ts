@@ -9,9 +9,8 @@ import type { Query } from '../src/core/query.ts'
 import type { Sessile } from '../src/core/sessile.ts'
 import { system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
-import { rowsOf } from './children.ts'
-import { type Row, scratch } from './measure.ts'
-import { append, configOf, end, said, start } from './sessile.ts'
+import { type Row, rowsOf, scratch } from './measure.ts'
+import { append, begun, configOf, end, said, start } from './sessile.ts'
 
 const RECORDS_OF_SESSION = 100
 const SESSIONS_OF_USER = 100
@@ -73,7 +72,7 @@ async function sessionsOf(sessile: Sessile, n: number): Promise<string[]> {
   const ids: string[] = []
   for (let i = 0; i < SESSIONS_OF_USER; i++) {
     const body = { ...by, kind: n === 0 && i < RARE ? 'workflow' : i % 4 === 1 ? 'voice' : 'capture' }
-    const { session_id } = (await sessile.perform(start, { body, caller: system })) as { session_id: string }
+    const session_id = await begun(sessile, body)
     ids.push(session_id)
     const last = i === SESSIONS_OF_USER - 1
     const lines = Array.from({ length: RECORDS_OF_SESSION - (last ? 1 : 2) }, () => said(user_id))

@@ -57,13 +57,16 @@ export async function compare(
     }
   }
   for (const { close } of contenders) await close?.()
+  return rowsOf(question, unit, figures, yardstick)
+}
+
+/** Rows from what each contender's rounds gave; a ratio is the median of the rounds' ratios. */
+export function rowsOf(question: string, unit: string, figures: Map<string, number[]>, yardstick?: string): Row[] {
   const base = yardstick === undefined ? undefined : figures.get(yardstick)
-  return contenders.map(({ name }) => {
-    const rounds = figures.get(name) as number[]
-    const row: Row = { question, contender: name, unit, median: median(rounds), rounds }
-    if (base && name !== yardstick)
-      Object.assign(row, { ratio: median(rounds.map((figure, i) => figure / (base[i] as number))), yardstick })
-    return row
+  return [...figures].map(([contender, rounds]) => {
+    const row: Row = { question, contender, unit, median: median(rounds), rounds }
+    if (base === undefined || contender === yardstick) return row
+    return { ...row, ratio: median(rounds.map((figure, i) => figure / (base[i] as number))), yardstick: yardstick as string }
   })
 }
 

@@ -3,9 +3,9 @@
 
 import { readFileSync } from 'node:fs'
 import { scheduler } from 'node:timers/promises'
-import { call, echoServer, ended, memoryOf, rowsOf, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
-import { leaveOut, type Row, scratch } from './measure.ts'
-import { said } from './sessile.ts'
+import { call, echoServer, ended, memoryOf, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
+import { leaveOut, type Row, rowsOf, scratch } from './measure.ts'
+import { requestsTo, type Session } from './sessile.ts'
 
 const MIB = 2 ** 20
 const CONNECTIONS = 64
@@ -56,16 +56,11 @@ async function serving({ rounds, seconds }: Effort): Promise<Row[]> {
     await server.stop()
   }
   for (let round = 0; round < rounds; round++) {
-    const body = JSON.stringify(said('u1'))
-    await watched('Hono echo', await echoServer(), [{ path: '/api/v1/sessions/s/records', body }])
+    await watched('Hono echo', await echoServer(), requestsTo([{ user_id: 'u1', session_id: 's' }]))
     for (const named of [false, true]) {
       const { path, remove } = scratch()
       const server = await sessileServer(path)
-      const talking = await server.ask<{ user_id: string; session_id: string }[]>('begin', { sessions: TALKING })
-      const requests = talking.map(({ user_id, session_id }) => ({
-        path: `/api/v1/sessions/${session_id}/records`,
-        body: JSON.stringify(said(user_id)),
-      }))
+      const requests = requestsTo(await server.ask<Session[]>('begin', { sessions: TALKING }))
       await watched(named ? 'Sessile, requests with names' : 'Sessile', server, requests, named)
       remove()
     }
@@ -140,22 +135,15 @@ async function watching({ rounds, full }: Effort): Promise<Row[]> {
   for (let round = 0; round < (full ? rounds : 1); round++) {
     const { path, remove } = scratch()
     const server = await sessileServer(path)
-    const made = await server.ask<{ user_id: string; session_id: string }[]>('begin', { sessions: 1 })
-    const { user_id, session_id } = made[0] as { user_id: string; session_id: string }
-    const to = `/api/v1/sessions/${session_id}/records`
+    const requests = requestsTo(await server.ask<Session[]>('begin', { sessions: 1 }))
+    const to = requests[0]?.path as string
     // What the first of them have loaded is not what each of the others takes.
     const clients = [await watchersOf(server, to, 100)]
     const before = await server.ask<Held>('memory')
     for (let left = watchers - 100; left > 0; left -= PER_CLIENT)
       clients.push(await watchersOf(server, to, Math.min(PER_CLIENT, left)))
     const told = clients.map(({ told }) => told)
-    await call(server, {
-      connections: 1,
-      seconds: 0.5,
-      warm: 0,
-      rate: 20,
-      requests: [{ path: to, body: JSON.stringify(said(user_id)) }],
-    })
+    await call(server, { connections: 1, seconds: 0.5, warm: 0, rate: 20, requests })
     await Promise.all(told)
     const after = await server.ask<Held>('memory')
     note(whole, `Sessile, ${watchers.toLocaleString('en')} watchers`, after.rss / MIB)

@@ -1,13 +1,13 @@
 // Callers over HTTP/1.1 that note how long each answer takes. Without a rate, each connection asks again when it was
 // answered; with one, requests fall due at a fixed pace whatever the answers do, and the time counts from that moment.
 
-import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { Worker } from 'node:worker_threads'
+import { headOf, wire } from './wire.mjs'
 
 const { port, connections, warm, seconds, rate, requests, key, named } = JSON.parse(await text(process.stdin))
 const wires = requests.map(({ path, body }) => {
-  const head = `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer ${key}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`
+  const head = headOf({ port, key }, path, body)
   return { head, body, whole: Buffer.from(`${head}\r\n${body}`) }
 })
 
@@ -74,9 +74,11 @@ function send(socket, due) {
   sent++
 }
 
-function answered(socket) {
+function answered(socket, answer, isRefusal) {
   const now = performance.now()
-  if (socket.due >= counted && !socket.refused) {
+  if (isRefusal) {
+    if (refused++ === 0) refusal = answer
+  } else if (socket.due >= counted) {
     latencies.push(now - socket.due)
     last = now
   }
@@ -85,28 +87,8 @@ function answered(socket) {
 
 function open() {
   return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => resolve(socket))
-    socket.setNoDelay(true)
-    let missing = 0
-    let head = ''
-    socket.on('data', (data) => {
-      if (missing > 0) missing -= data.length
-      else {
-        head += data.toString('latin1')
-        const end = head.indexOf('\r\n\r\n')
-        if (end < 0) return
-        const length = Number(/content-length: (\d+)/i.exec(head)?.[1])
-        if (Number.isNaN(length)) throw new Error(`an answer without its length: ${head.slice(0, 200)}`)
-        socket.refused = !/^HTTP\/1\.1 20/.test(head)
-        if (socket.refused && refused++ === 0) refusal = head
-        missing = length - (head.length - end - 4)
-        head = ''
-      }
-      if (missing <= 0) {
-        missing = 0
-        answered(socket)
-      }
-    })
+    const socket = wire(port, (answer, isRefusal) => answered(socket, answer, isRefusal))
+    socket.on('connect', () => resolve(socket))
     socket.on('error', reject)
     socket.on('close', () => idle.length < connections && fail())
   })

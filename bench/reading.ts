@@ -5,8 +5,8 @@
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { FileShelf, fileOf } from '../src/log/shelf.ts'
-import { ended, rowsOf, sessileServer, sessileVerb, sessileWords } from './children.ts'
-import { type Contender, compare, type Row, scratch } from './measure.ts'
+import { ended, sessileServer, sessileVerb, sessileWords } from './children.ts'
+import { type Contender, compare, type Row, rowsOf, scratch } from './measure.ts'
 
 const MB = 1e6
 const FILES = `find logs -name '*.jsonl' -print0 | sort -z | xargs -0`

@@ -3,7 +3,7 @@
 
 import { serve } from '../src/app.ts'
 import { system } from '../src/core/sessile.ts'
-import { append, configOf, end, said, start } from './sessile.ts'
+import { append, begun, configOf, end, type Session, said } from './sessile.ts'
 
 const KEY = 'an-admin-key-for-the-benchmark-of-32-letters'
 const AT_ONCE = 200
@@ -18,7 +18,7 @@ let users = 0
 const verbs = {
   /** Starts sessions of so many new users, appends records to each, ends them where asked; returns who and which. */
   async begin({ sessions, records = 0, ended = false }: { sessions: number; records?: number; ended?: boolean }) {
-    const made: { user_id: string; session_id: string }[] = []
+    const made: Session[] = []
     for (let left = sessions; left > 0; left -= AT_ONCE) {
       const some = Array.from({ length: Math.min(AT_ONCE, left) }, () => `u${users++}`)
       made.push(...(await Promise.all(some.map((user_id) => oneSession(user_id, records, ended)))))
@@ -54,9 +54,9 @@ const verbs = {
   },
 }
 
-async function oneSession(user_id: string, records: number, ended: boolean) {
+async function oneSession(user_id: string, records: number, ended: boolean): Promise<Session> {
   const by = { user_id, performer_id: 'device-7' }
-  const { session_id } = (await sessile.perform(start, { body: by, caller: system })) as { session_id: string }
+  const session_id = await begun(sessile, by)
   for (let left = records; left > 0; left -= MOST_IN_ARRAY) {
     const body = Array.from({ length: Math.min(MOST_IN_ARRAY, left) }, () => said(user_id))
     await sessile.perform(append, { body, path: { session_id }, caller: system })

@@ -31,6 +31,26 @@ export const said = (user_id: string) => ({
   data: { speaker: 'user', text: 'I would like some water, and the window open.', at: '2031-05-02T09:30:00Z' },
 })
 
+export interface Session {
+  user_id: string
+  session_id: string
+}
+
+export const recordsOf = (session_id: string) => `/api/v1/sessions/${session_id}/records`
+
+/** For each session the request that appends to it: what somebody said, or an array of so many of these. */
+export const requestsTo = (sessions: Session[], records = 1) =>
+  sessions.map(({ user_id, session_id }) => ({
+    path: recordsOf(session_id),
+    body: JSON.stringify(records === 1 ? said(user_id) : Array.from({ length: records }, () => said(user_id))),
+  }))
+
+/** Begins a session and returns its id. */
+export async function begun(sessile: Sessile, body: { user_id: string; performer_id: string }, key?: string): Promise<string> {
+  const { session_id } = (await sessile.perform(start, { body, caller: system, key })) as { session_id: string }
+  return session_id
+}
+
 export interface Opened {
   sessile: Sessile
   ids: string[]
@@ -45,11 +65,7 @@ export async function open(home: string, sessions: number): Promise<Opened> {
     const some = Array.from({ length: Math.min(500, sessions - i) }, (_, n) => i + n)
     await Promise.all(
       some.map(async (n) => {
-        const { session_id } = (await sessile.perform(start, {
-          body: { user_id: `u${n}`, performer_id: 'd' },
-          caller: system,
-        })) as { session_id: string }
-        ids[n] = session_id
+        ids[n] = await begun(sessile, { user_id: `u${n}`, performer_id: 'd' })
       }),
     )
   }

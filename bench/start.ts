@@ -5,13 +5,11 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { openLog, openRecorder } from '../src/app.ts'
-import type { Command } from '../src/core/command.ts'
 import { type Log, sessionLog } from '../src/core/log.ts'
 import { type Sessile, system } from '../src/core/sessile.ts'
 import { fileOf } from '../src/log/shelf.ts'
-import { rowsOf } from './children.ts'
-import { type Row, scratch } from './measure.ts'
-import { append, configOf, end, said, start } from './sessile.ts'
+import { type Row, rowsOf, scratch } from './measure.ts'
+import { append, begun, configOf, end, said } from './sessile.ts'
 
 const AT_ONCE = 200
 const IN_ARRAY = 100
@@ -25,32 +23,41 @@ export async function question(effort: { rounds: number; seconds: number }): Pro
 
 async function afterStop({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
   const { path, remove } = scratch()
-  const config = configOf(path)
   const taken = new Map<string, number[]>()
   let made = 0
   for (const logs of seconds > 1 ? [1000, 10_000, 100_000] : [1000, 10_000]) {
-    const sessile = await openRecorder(openLog({ config }), { config })
-    while (made < logs) {
-      await Promise.all(Array.from({ length: AT_ONCE }, () => wholeSession(sessile, `u${made++}`)))
-    }
-    await sessile.recorder.close()
-    const times: number[] = []
-    for (let round = 0; round <= rounds * 3; round++) {
-      const { ms, started } = await timedStart(path)
-      if (round > 0) times.push(ms)
-      await started.recorder.close()
-    }
-    taken.set(`${logs.toLocaleString('en')} logs`, times)
+    // The first start warms up and does not count.
+    const times = await startTimes(path, { made, logs, starts: rounds * 3 + 1 })
+    taken.set(`${logs.toLocaleString('en')} logs`, times.slice(1))
+    made = logs
   }
   remove()
   return rowsOf('start after a clean stop', 'ms', taken, '1,000 logs')
 }
 
+/** Adds logs of ended sessions to those already made, stops, and tells how long each start takes then, in milliseconds. */
+export async function startTimes(
+  home: string,
+  { made = 0, logs, starts }: { made?: number; logs: number; starts: number },
+): Promise<number[]> {
+  const config = configOf(home)
+  const filling = await openRecorder(openLog({ config }), { config })
+  for (let first = made; first < logs; first += AT_ONCE)
+    await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => wholeSession(filling, `u${first + n}`)))
+  await filling.recorder.close()
+  const times: number[] = []
+  for (let round = 0; round < starts; round++) {
+    const { ms, started } = await timedStart(home)
+    times.push(ms)
+    await started.recorder.close()
+  }
+  return times
+}
+
 async function wholeSession(sessile: Sessile, user_id: string): Promise<void> {
   const by = { user_id, performer_id: 'd' }
-  const record = (command: Command, body: object) => sessile.perform(command, { body, caller: system })
-  const { session_id } = (await record(start, by)) as { session_id: string }
-  await record(end, { ...by, session_id })
+  const session_id = await begun(sessile, by)
+  await sessile.perform(end, { body: { ...by, session_id }, caller: system })
 }
 
 async function timedStart(home: string): Promise<{ ms: number; started: Sessile }> {
@@ -77,7 +84,7 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
   const [living, left] = [join(path, 'living'), join(path, 'left')]
   const config = configOf(living)
   const sessile = await openRecorder(growing(openLog({ config })), { config })
-  const ids = await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => begun(sessile, `u${n}`)))
+  const ids = await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => begun(sessile, { user_id: `u${n}`, performer_id: 'd' })))
   const fill = await filler(sessile, living, ids)
   const taken = new Map<string, number[]>()
   const perMib = new Map<string, number[]>()
@@ -101,12 +108,6 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
     ...rowsOf('start after a crash', 'ms', taken, 'a journal of 1 MiB'),
     ...rowsOf('start after a crash, for each MiB', 'ms', perMib, 'a journal of 1 MiB'),
   ]
-}
-
-async function begun(sessile: Sessile, user_id: string): Promise<string> {
-  const body = { user_id, performer_id: 'd' }
-  const { session_id } = (await sessile.perform(start, { body, caller: system })) as { session_id: string }
-  return session_id
 }
 
 /** Returns what records, each request with a name, until the journal holds so many bytes of lines. */

@@ -1,36 +1,26 @@
 // Callers that each live whole sessions over HTTP/1.1, one after another: start, so many times say, end. Every session is
 // another user's. They count the sessions that were ended.
 
-import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { headOf, wire } from './wire.mjs'
 
 const { port, connections, seconds, says, key, said, run } = JSON.parse(await text(process.stdin))
 const until = performance.now() + seconds * 1000
-const fixed = `Host: 127.0.0.1:${port}\r\nAuthorization: Bearer ${key}\r\nContent-Type: application/json\r\n`
 
 /** A connection on which one request is under way at a time; returns how to ask on it. */
-function wire() {
-  const socket = connect(port, '127.0.0.1')
-  socket.setNoDelay(true)
-  let got = ''
+function open() {
   let waiting
-  socket.on('data', (data) => {
-    got += data.toString('latin1')
-    const end = got.indexOf('\r\n\r\n')
-    if (end < 0) return
-    const length = Number(/content-length: (\d+)/i.exec(got)?.[1])
-    if (got.length < end + 4 + length) return
+  const socket = wire(port, (answer, isRefusal) => {
     const { resolve, reject } = waiting
-    if (/^HTTP\/1\.1 20/.test(got)) resolve(got.slice(end + 4))
-    else reject(new Error(got))
-    got = ''
+    if (isRefusal) reject(new Error(answer))
+    else resolve(answer.slice(answer.indexOf('\r\n\r\n') + 4))
   })
   socket.on('error', (error) => waiting.reject(error))
   const post = (path, body) =>
     new Promise((resolve, reject) => {
       const content = JSON.stringify(body)
       waiting = { resolve, reject }
-      socket.write(`POST ${path} HTTP/1.1\r\n${fixed}Content-Length: ${Buffer.byteLength(content)}\r\n\r\n${content}`)
+      socket.write(`${headOf({ port, key }, path, content)}\r\n${content}`)
     })
   return { post, end: () => socket.destroy() }
 }
@@ -44,7 +34,7 @@ async function visit(post, user_id) {
 const began = performance.now()
 const counts = await Promise.all(
   Array.from({ length: connections }, async (_, caller) => {
-    const { post, end } = wire()
+    const { post, end } = open()
     let n = 0
     for (; performance.now() < until; n++) await visit(post, `v${run}-${caller}-${n}`)
     end()

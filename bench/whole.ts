@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { system } from '../src/core/sessile.ts'
 import { fed, sessileServer } from './children.ts'
 import { type Contender, compare, type Row, saturate, scratch } from './measure.ts'
-import { append, end, open, said, start } from './sessile.ts'
+import { append, begun, end, open, said } from './sessile.ts'
 
 const SAYS = 20
 const CALLERS = 64
@@ -18,7 +18,7 @@ async function inProcess(folder: string, seconds: number): Promise<Contender> {
     const user_id = `w${users++}`
     const asking = () => ({ caller: system, key: `k${key++}` })
     const body = { user_id, performer_id: 'd' }
-    const { session_id } = (await sessile.perform(start, { body, ...asking() })) as { session_id: string }
+    const session_id = await begun(sessile, body, `k${key++}`)
     const record = said(user_id)
     for (let i = 0; i < SAYS; i++) await sessile.perform(append, { body: record, path: { session_id }, ...asking() })
     await sessile.perform(end, { body: { ...body, session_id }, ...asking() })
