@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { basename, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
@@ -35,7 +35,7 @@ function isWhole(bundle) {
 /** Changes when any file changes that may be part of it, and with the place where they lie. */
 function digestOf(entry) {
   const digest = createHash('sha256').update(`${process.version}\n${entry}\n`).update(readFileSync(entry))
-  for (const folder of ['src', 'bench']) {
+  for (const folder of new Set(['src', relative(root, entry).split(sep)[0]])) {
     for (const name of readdirSync(join(root, folder), { recursive: true }).sort()) {
       if (!/\.(ts|mjs)$/.test(name) || name.includes('node_modules')) continue
       digest.update(name).update(readFileSync(join(root, folder, name)))

@@ -1,6 +1,7 @@
 // Where each log ends: the seq, hash and size that its next line follows from. A bounded cache of the views' `logs`
 // table, never a second truth: changes are noted so that a failed command or batch can be undone.
 
+import { bounds } from './bounds.ts'
 import { genesis } from './seal.ts'
 
 export interface Head {
@@ -11,8 +12,6 @@ export interface Head {
   /** When the log last grew, in milliseconds. */
   readonly at: number
 }
-
-const MOST = 32_768
 
 export class Heads {
   readonly #load: (log: string) => Head | undefined
@@ -81,7 +80,7 @@ export class Heads {
   /** Forgets the logs that have been known for longest, where there are too many; those gathered have been written. */
   tidy(): void {
     for (const log of this.#known.keys()) {
-      if (this.#known.size <= MOST) break
+      if (this.#known.size <= bounds.knownHeads) break
       if (!this.#dirty.has(log)) this.#known.delete(log)
     }
   }

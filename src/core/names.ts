@@ -1,6 +1,7 @@
 // Named requests, so that a retry is known again. New names are kept here, where they are found at once, until there are
 // enough of them for a run in the views' database; the journal holds their records till then.
 
+import { bounds } from './bounds.ts'
 import { Refusal } from './errors.ts'
 import { linesOf, type Shelf } from './log.ts'
 import { isErased, parsed, scan } from './record.ts'
@@ -15,16 +16,16 @@ export interface Remembered extends Place {
 // Nearly every name is new, and looking for it in the runs only to find nothing would cost more than all else that is
 // done for a record. A Bloom filter answers most of these: four bits a name in 4 MiB, about one false alarm in a hundred
 // at three million names. It starts empty, and answers only when it has learned every name of the table, some at a time.
-const BITS = 2 ** 25
 const HALF = 2 ** (KEY_BITS / 2)
 
 class Filter {
-  readonly #bits = new Uint32Array(BITS / 32)
+  readonly #size = bounds.filterBits
+  readonly #bits = new Uint32Array(this.#size / 32)
 
   add(key: number): void {
     const [step, first] = [Math.floor(key / HALF) | 1, key % HALF]
     for (let i = 0; i < 4; i++) {
-      const bit = (first + i * step) % BITS
+      const bit = (first + i * step) % this.#size
       this.#bits[bit >>> 5] = (this.#bits[bit >>> 5] as number) | (1 << (bit & 31))
     }
   }
@@ -32,7 +33,7 @@ class Filter {
   mayHold(key: number): boolean {
     const [step, first] = [Math.floor(key / HALF) | 1, key % HALF]
     for (let i = 0; i < 4; i++) {
-      const bit = (first + i * step) % BITS
+      const bit = (first + i * step) % this.#size
       if (((this.#bits[bit >>> 5] as number) & (1 << (bit & 31))) === 0) return false
     }
     return true

@@ -11,6 +11,7 @@
 
 import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
+import { bounds } from './bounds.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Grounds, type Request, type Waiting, waitingFor } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
@@ -30,7 +31,6 @@ export interface Parts extends Grounds {
   fatal: (error: Error) => void
 }
 
-const MOST_IN_BATCH = 1024
 const MOST_BYTES = 4 * 1024 * 1024
 const MOST_WAITING = 16_384
 const COMMIT_AFTER_MS = 100
@@ -170,7 +170,7 @@ export class Recorder {
         const first = lines.length
         this.#deciding.take(waiting, lines)
         for (let i = first; i < lines.length; i++) bytes += lines[i]?.bytes.length ?? 0
-      } while (batch.length < Math.min(this.#queue.length, MOST_IN_BATCH) && bytes < MOST_BYTES && performance.now() < until)
+      } while (batch.length < Math.min(this.#queue.length, bounds.batch) && bytes < MOST_BYTES && performance.now() < until)
       this.#queue.splice(0, batch.length)
     } catch (error) {
       this.#queue.splice(0, batch.length)

@@ -7,6 +7,7 @@
 //   a run     chunk · chunk · …     a chunk: a row of the table, found by its first key
 //   a chunk   name · name · …       a name: key (8 bytes, a double) · offset (6) · length of the log's name (1) · log
 
+import { bounds } from './bounds.ts'
 import type { Tables } from './tables.ts'
 
 /** Where the first record of a named request stands in one log. */
@@ -27,10 +28,6 @@ interface Run {
 /** Keys are the first bits of a digest, so many that a number holds them exactly. Two names may share one: the log tells. */
 export const KEY_BITS = 52
 
-/** This many runs of about the same size are merged into one. */
-const MERGE = 16
-const SMALLEST = 4096
-const IN_CHUNK = 64
 const CHUNKS_REMOVED = 8
 
 /** Writes a run, a chunk at a time. */
@@ -55,7 +52,7 @@ class Writer {
     if (!first) return
     let end = 0
     // All names with one key lie in one chunk.
-    for (let last = first.key, taken = 0; this.#next && (taken < IN_CHUNK || this.#next.key === last); taken++) {
+    for (let last = first.key, taken = 0; this.#next && (taken < bounds.namesInChunk || this.#next.key === last); taken++) {
       last = this.#next.key
       end = print(this.#next, end)
       this.#next = this.#names.next().value as Named | undefined
@@ -111,7 +108,7 @@ export class Runs {
   write(most: number): void {
     const fresh = this.#fresh
     if (!fresh) return
-    for (let left = most; left > 0 && !fresh.done; left -= IN_CHUNK) fresh.writeChunk(this.#tables)
+    for (let left = most; left > 0 && !fresh.done; left -= bounds.namesInChunk) fresh.writeChunk(this.#tables)
     if (!fresh.done) return
     this.#fresh = undefined
     this.#put(fresh, [])
@@ -119,7 +116,7 @@ export class Runs {
 
   /** Merges runs, and takes away those that were merged, about so many names at a time. */
   tidy(most: number): void {
-    for (let left = most; left > 0; left -= IN_CHUNK) if (!this.#removeSome() && !this.#mergeSome()) return
+    for (let left = most; left > 0; left -= bounds.namesInChunk) if (!this.#removeSome() && !this.#mergeSome()) return
   }
 
   #mergeSome(): boolean {
@@ -148,9 +145,9 @@ export class Runs {
   #likeSized(): Run[] | undefined {
     const bySize = new Map<number, Run[]>()
     for (const live of this.#live) {
-      const size = Math.floor(Math.log(Math.max(live.names, SMALLEST) / SMALLEST) / Math.log(MERGE))
+      const size = Math.floor(Math.log(Math.max(live.names, bounds.smallestRun) / bounds.smallestRun) / Math.log(bounds.mergedRuns))
       const same = [...(bySize.get(size) ?? []), live]
-      if (same.length === MERGE) return same
+      if (same.length === bounds.mergedRuns) return same
       bySize.set(size, same)
     }
     return undefined

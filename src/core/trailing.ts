@@ -1,14 +1,9 @@
 // What follows the views at leisure: where each log ends, and which requests were named. The journal holds both till
 // then, so they are written some rows at a time, in proportion to what is recorded, and nobody waits for many at once.
 
+import { bounds } from './bounds.ts'
 import type { Heads } from './heads.ts'
 import type { Views } from './views.ts'
-
-/** A round begins when so many names or ends of logs wait. */
-const MOST_NAMES = 28_000
-const MOST_HEADS = 8192
-const ROWS_A_STEP = 512
-const ROWS_AT_LEAST = 128
 
 export class Trailing {
   readonly #views: Views
@@ -29,13 +24,13 @@ export class Trailing {
   /** Does some of the work; `lsn` is how far the views have come, and `durable` how far the log. */
   work(rows: number, lsn: number, durable: number): void {
     this.#owed += rows
-    if (this.#owed < ROWS_AT_LEAST) return
+    if (this.#owed < bounds.rowsAtLeast) return
     const due = this.#owed
     this.#owed = 0
     if (!this.#round) {
       // Names of the last round are found in memory until the next one; by then their lines must be there to be read.
       if (durable < this.#done) return
-      if (this.#views.names.size < MOST_NAMES && this.#heads.dirty < MOST_HEADS) return
+      if (this.#views.names.size < bounds.names && this.#heads.dirty < bounds.heads) return
       this.#begin(lsn)
     }
     this.#go(due)
@@ -46,7 +41,7 @@ export class Trailing {
   step(upTo: number, lsn: number): boolean {
     if (this.#done >= upTo) return true
     if (!this.#round) this.#begin(lsn)
-    this.#go(ROWS_A_STEP)
+    this.#go(bounds.rowsAStep)
     return this.#done >= upTo
   }
 

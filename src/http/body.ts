@@ -36,6 +36,7 @@ export async function readJson(incoming: IncomingMessage, patience: number): Pro
 /** Bodies that are being read: since when, and how their reading is given up. Looked through now and then, since a timer for each would cost more. */
 const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
 setInterval(() => {
+  if (reading.size === 0) return
   const now = performance.now()
   for (const { until, giveUp } of reading.values()) if (now > until) giveUp()
 }, 250).unref()

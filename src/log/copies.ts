@@ -2,6 +2,7 @@
 // of its way. Until then, and while a disk is full, readers get it from here.
 
 import { dirname, join } from 'node:path'
+import { bounds } from '../core/bounds.ts'
 import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
@@ -27,8 +28,6 @@ function bytesOf({ buffers, from, to, length }: Pending): Buffer {
   return bytes
 }
 
-const MOST_OPEN = 1024
-const MOST_ENDS = 32_768
 /** How long lines wait to be copied together: a moment where there are few of them, longer where many keep coming. */
 const GATHER_MS = 50
 const BUSY_BYTES = 64 * 1024
@@ -235,7 +234,7 @@ export class Copies {
     this.#ends.delete(log)
     this.#ends.set(log, end)
     for (const oldest of this.#ends.keys()) {
-      if (this.#ends.size <= MOST_ENDS) break
+      if (this.#ends.size <= bounds.knownEnds) break
       this.#ends.delete(oldest)
     }
   }
@@ -259,7 +258,7 @@ export class Copies {
     }
     this.#open.set(log, fd)
     for (const [oldest, old] of this.#open) {
-      if (this.#open.size <= MOST_OPEN) break
+      if (this.#open.size <= bounds.openFiles) break
       this.#disk.close(old)
       this.#open.delete(oldest)
     }

@@ -13,6 +13,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { bounds } from '../core/bounds.ts'
 import type { JournalLine, Line, Report } from '../core/log.ts'
 import { NotWritten, SyncFailed } from '../core/log.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
@@ -31,7 +32,6 @@ import {
 /** A start that would lose something which had been acknowledged. It says what, and how to go on. */
 export class JournalDamaged extends Error {}
 
-const SEGMENT_FULL = 64 * 1024 * 1024
 /** How far ahead of need zeros are written: a sync that need not move the file's end is more than twice as fast. */
 const AHEAD = Buffer.alloc(512 * 1024)
 const COPY_AT_ONCE = 4 * 1024 * 1024
@@ -113,7 +113,7 @@ export class Journal {
   }
 
   get due(): boolean {
-    return this.#end > SEGMENT_FULL
+    return this.#end > bounds.segment
   }
 
   /** Returns what was written: whoever keeps lines keeps one buffer for all of them. */

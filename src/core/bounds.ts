@@ -1,0 +1,25 @@
+// How much is held, or done at a time, before something happens that happens seldom. All such bounds stand here, so that
+// a simulation can make them small: then what is rare comes often.
+
+export const bounds = {
+  /** Commands decided before what they made is written. */
+  batch: 1024,
+  /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. */
+  names: 28_000,
+  heads: 8192,
+  rowsAStep: 512,
+  rowsAtLeast: 128,
+  /** Logs whose ends are known without asking. */
+  knownHeads: 32_768,
+  /** This many runs of about the same size are merged into one; smaller ones count as being of this size. */
+  mergedRuns: 16,
+  smallestRun: 4096,
+  namesInChunk: 64,
+  /** What tells new names from old ones. */
+  filterBits: 2 ** 25,
+  /** Files of logs that stay open, and files whose length is remembered. */
+  openFiles: 1024,
+  knownEnds: 32_768,
+  /** A checkpoint is due when the journal's segment has grown so long. */
+  segment: 64 * 1024 * 1024,
+}
