@@ -8,5 +8,6 @@ export default defineConfig({
     hookTimeout: 60_000,
     // A test that takes no lock and no port of another's may run beside it.
     pool: 'forks',
+    maxWorkers: '100%',
   },
 })
