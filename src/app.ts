@@ -102,7 +102,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     operator = digest(log.announce(url))
     sessile = await openRecorder(log, opening)
     const ready = sessile
-    const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey))
+    const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
   } catch (error) {
@@ -153,6 +153,13 @@ async function firstAdmin(sessile: Sessile, chosen: string | undefined): Promise
     caller: system,
   })
   return (made as { secret: string }).secret
+}
+
+/** Of a damaged account no key opens anything, and it takes no new one. Waiting would not change that. */
+const unlessDamaged = (logger: Logger) => (error: unknown) => {
+  if (!(error instanceof Refusal) || error.reason !== 'log-damaged') throw error
+  logger.error({}, 'the log of the account admin is damaged, and its keys open nothing: sessile keys create makes one for another')
+  return undefined
 }
 
 const unless = (reason: string) => (error: unknown) => {

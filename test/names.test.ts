@@ -5,9 +5,10 @@ import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { Shelf } from '../src/core/log.ts'
+import { CHUNK, type Shelf } from '../src/core/log.ts'
 import { Names } from '../src/core/names.ts'
 import { Runs } from '../src/core/runs.ts'
+import { genesis, seal } from '../src/core/seal.ts'
 import { ownTables, Tables } from '../src/core/tables.ts'
 import { crashedCopy, makeHome, run, said } from './harness.ts'
 
@@ -116,13 +117,17 @@ describe('named requests', () => {
 })
 
 const nameOf = (i: number) => createHash('sha256').update(`name ${i}`).digest('base64url').slice(0, 22)
-/** Logs in which at every place stands the record of the request that has this name. */
+const before = seal(genesis('log'), '{"data":{}')
+/** Logs in which at every place stands the record of the request that has this name, after a line that is always the same. */
 const shelf = (nameAt: (offset: number) => string = nameOf): Shelf => ({
   names: () => [],
-  read: (_, offset) =>
-    Buffer.from(
-      `{"record_id":"6a2f41a3-c54c-4f6b-8b0a-000000000001","seq":1,"type":"x.a.b","v":1,"source":"s","user_id":"u","performer_id":"p","timestamp":"2031-05-02T09:30:00.000Z","command_id":"${nameAt(offset)}.body","data":{}}\n`,
-    ),
+  read: (log, offset, length) =>
+    length < CHUNK
+      ? before.line
+      : seal(
+          offset === 0 ? genesis(log) : before.hash,
+          `{"record_id":"6a2f41a3-c54c-4f6b-8b0a-000000000001","seq":1,"type":"x.a.b","v":1,"source":"s","user_id":"u","performer_id":"p","timestamp":"2031-05-02T09:30:00.000Z","command_id":"${nameAt(offset)}.body","data":{}`,
+        ).line,
 })
 
 function emptyTables(): Tables {

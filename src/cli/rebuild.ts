@@ -56,7 +56,8 @@ async function rebuildAlone(config: Config, live: string): Promise<Done> {
   const log = openLog({ config })
   try {
     const views = Views.create(freshOf(live), features)
-    const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }) })
+    const shelf = new FileShelf(config.home, { reuse: true })
+    const { latest, ...done } = await filled(views, live, { shelf, settled: true })
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
     Views.replace(live, freshOf(live))
     return done
@@ -104,7 +105,7 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
 async function filled(
   views: Views,
   live: string,
-  from: { shelf: Shelf; until?: (log: string) => number },
+  from: { shelf: Shelf; settled?: boolean; until?: (log: string) => number },
 ): Promise<Done & { latest: number }> {
   const began = performance.now()
   const damaged: string[] = []

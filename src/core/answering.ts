@@ -3,9 +3,10 @@
 import type { Waiting } from './deciding.ts'
 import { Refusal } from './errors.ts'
 import type { Events } from './event.ts'
-import { linesOf, type Shelf } from './log.ts'
+import type { Shelf } from './log.ts'
 import type { Remembered } from './names.ts'
 import { isErased, parseLine, type Recorded } from './record.ts'
+import { placeAt, soundLines } from './sound.ts'
 
 export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
   const { command, request, done, failed, records, command_id, before, refusal, revealed } = waiting
@@ -25,7 +26,7 @@ export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
 function recall(places: readonly Remembered[], command_id: string | undefined, shelf: Shelf, events: Events): Recorded[] {
   const records: Recorded[] = []
   for (const { log, offset } of places) {
-    for (const line of linesOf(shelf, log, offset)) {
+    for (const line of soundLines(shelf, log, { from: placeAt(shelf, log, offset) })) {
       const record = parseLine(line.bytes)
       if (isErased(record)) continue
       if (record.command_id !== command_id) break

@@ -26,6 +26,8 @@ export interface Decision<I, R extends string> {
   event(type: string): EventType | undefined
   /** When a log last grew, in milliseconds; undefined for a log with no record. */
   lastAt(log: string): number | undefined
+  /** The logs of which only a part is in the views, or nothing. */
+  damaged(): ReadonlyMap<string, string>
   /** Makes the refusal that the command has declared under this reason. */
   refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
   /** Something that the first answer tells and no log keeps, such as a new key's secret. */

@@ -78,7 +78,7 @@ export class Deciding {
   latest: number
   readonly #parts: Grounds
   /** What is the same for every command. */
-  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'lastAt'>
+  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'lastAt' | 'damaged'>
   #printed = { at: -1, text: '' }
 
   constructor(parts: Grounds, views: Views) {
@@ -89,6 +89,7 @@ export class Deciding {
       secret: parts.source.secret,
       event: (type) => parts.gathered.events.named(type),
       lastAt: (log) => this.heads.find(log)?.at,
+      damaged: () => this.views.damaged,
     }
     this.#views = views
     this.latest = views.mark.timestamp
@@ -161,6 +162,7 @@ export class Deciding {
       secret: this.#same.secret,
       event: this.#same.event,
       lastAt: this.#same.lastAt,
+      damaged: this.#same.damaged,
       input: request.input,
       caller: request.caller,
       read: this.views.read,
@@ -174,7 +176,7 @@ export class Deciding {
     const { user_id, session_id, performer_id } = draft.owner
     const log = draft.event.home === 'session' ? sessionLog(user_id, session_id ?? '') : accountLog(user_id)
     assert(draft.event.home !== 'session' || session_id !== undefined, `${draft.type} without a session`)
-    const damage = this.#parts.log.damage(log)
+    const damage = this.#parts.log.damage(log) ?? this.views.damaged.get(log)
     if (damage !== undefined) throw new Refusal('unavailable', 'log-damaged', `The log takes no more records: ${damage}.`)
 
     const at = `records.${waiting.records.length}.data`

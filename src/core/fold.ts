@@ -3,10 +3,11 @@
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
+import { isSessionLog, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
-import { hashIn } from './seal.ts'
+import { check, genesis, hashIn } from './seal.ts'
+import { statedHash } from './sound.ts'
 import { isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import { type Mark, Views } from './views.ts'
@@ -32,36 +33,52 @@ function endOf({ last, whole }: Seen, before: Head | undefined): Head {
 }
 
 /**
- * Folds what a log holds from an offset on. Where a line cannot be folded, what stands before it is kept and the rest
- * of this log is left out: one damaged log must not cost the others their views.
+ * Folds what a log holds from an offset on. Where a line is damaged or cannot be folded, what stands before it is kept
+ * and the rest of this log is left out: one damaged log must not cost the others their views.
+ *
+ * To check every seal would take longer than all else. So the seals are checked of what is taken from a line: of those that
+ * change rows, of what looks like no known record, and of the last one, which tells where the log ends, and when. Where one
+ * of them does not hold, all of them are checked, to find the first that is damaged.
  */
 function foldLog(
-  { views, events, shelf }: Folding,
+  folding: Folding,
   log: string,
   { from, until }: { from: Head | undefined; until: number },
-  line: () => void = () => {},
+  told: () => void = () => {},
 ): { head: Head | undefined; wrong: string | undefined } {
-  const whole = foldWithin({ views, events, shelf }, log, from, until, line)
-  if (whole.wrong === undefined || whole.head === from) return whole
+  const quick = foldWithin(folding, log, { from, until }, told)
+  if (quick.wrong === undefined) return quick
+  const { head, wrong } = foldWithin(folding, log, { from, until, every: true })
+  // Of an account nothing counts: what cannot be read may be that a key was revoked.
+  if (head === from || !isSessionLog(log)) return { head: from, wrong }
   // The failed line may have changed some rows: its log is folded once more, up to it.
-  const { size } = whole.head as Head
-  return { ...foldWithin({ views, events, shelf }, log, from, size, () => {}), wrong: whole.wrong }
+  return { ...foldWithin(folding, log, { from, until: (head as Head).size, every: true }), wrong }
 }
 
 interface Folding {
   views: Views
   events: Events
   shelf: Shelf
+  /** Is nobody writing to these logs, so that a last line without an end is damage? */
+  settled?: boolean
 }
 
-function foldWithin({ views, events, shelf }: Folding, log: string, from: Head | undefined, until: number, told: () => void) {
+interface Span {
+  from: Head | undefined
+  until: number
+  /** Is every seal checked? */
+  every?: boolean
+}
+
+function foldWithin(folding: Folding, log: string, span: Span, told: () => void = () => {}) {
+  const { views, events, shelf } = folding
+  const { from } = span
   let seen: Seen | undefined
   let before: string | undefined
   const head = () => (seen ? endOf(seen, from) : from)
   views.savepoint('log')
   try {
-    for (const line of linesOf(shelf, log, from?.size ?? 0, until)) {
-      const skimmed = skim(line.bytes)
+    for (const { line, skimmed } of believed(folding, log, span)) {
       // The records of one request may have been seen in part when this log was folded before.
       if (!seen && from) before = requestBefore(views, shelf, log, skimmed?.command_id)
       if (skimmed?.command_id !== before) views.name(skimmed?.command_id, log, line.offset)
@@ -82,6 +99,29 @@ function foldWithin({ views, events, shelf }: Folding, log: string, from: Head |
   }
 }
 
+/** The lines of a log, of which those are checked that something is taken from; each against what the line before says of itself. */
+function* believed({ views, events, shelf, settled = false }: Folding, log: string, { from, until, every = false }: Span) {
+  let [hash, end] = [from?.hash ?? genesis(log), from?.size ?? 0]
+  let last: Buffer | undefined
+  let checked = true
+  for (const line of linesOf(shelf, log, end, until)) {
+    const skimmed = skim(line.bytes)
+    if (last) hash = statedHash(last)
+    ;[last, { end }] = [line.bytes, line]
+    const changesNothing = skimmed !== undefined && !views.folds(skimmed.type) && events.named(skimmed.type) !== undefined
+    checked = every || !changesNothing
+    if (checked) mustHold(hash, last)
+    yield { line, skimmed }
+  }
+  if (last && !checked) mustHold(hash, last)
+  if (settled && until === Number.POSITIVE_INFINITY && shelf.read(log, end, 1).length > 0) throw new Error('it has no end')
+}
+
+function mustHold(before: string, line: Buffer): void {
+  const checked = check(before, line)
+  if (!checked.ok) throw new Error(checked.why)
+}
+
 /** The id of the request, if its first records in this log are known already. */
 function requestBefore(views: Views, shelf: Shelf, log: string, command_id: string | undefined): string | undefined {
   if (command_id === undefined) return undefined
@@ -90,7 +130,8 @@ function requestBefore(views: Views, shelf: Shelf, log: string, command_id: stri
 
 /** Folds what a log holds beyond where the views have come. */
 export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): void {
-  foldLog({ views, events, shelf }, log, { from: views.head(log), until: Number.POSITIVE_INFINITY })
+  const { wrong } = foldLog({ views, events, shelf }, log, { from: views.head(log), until: Number.POSITIVE_INFINITY })
+  if (wrong !== undefined) views.noteDamage(log, wrong)
 }
 
 export interface Progress {
@@ -105,16 +146,26 @@ export function* fill(
   {
     events,
     shelf,
+    settled = false,
     until = () => Number.POSITIVE_INFINITY,
     wrong = () => {},
-  }: { events: Events; shelf: Shelf; until?: (log: string) => number; wrong?: (log: string, why: string) => void },
+  }: {
+    events: Events
+    shelf: Shelf
+    settled?: boolean
+    until?: (log: string) => number
+    wrong?: (log: string, why: string) => void
+  },
 ): Generator<Progress, Progress & { latest: number }> {
   const done = { logs: 0, records: 0, bytes: 0, latest: 0 }
   let told = 0
   views.begin()
   for (const log of shelf.names()) {
-    const folded = foldLog({ views, events, shelf }, log, { from: undefined, until: until(log) }, () => done.records++)
-    if (folded.wrong !== undefined) wrong(log, folded.wrong)
+    const folded = foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
+    if (folded.wrong !== undefined) {
+      views.noteDamage(log, folded.wrong)
+      wrong(log, folded.wrong)
+    }
     if (folded.head) {
       done.latest = Math.max(done.latest, folded.head.at)
       done.logs++
@@ -192,6 +243,7 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
     fill(views, {
       events: gathered.events,
       shelf: log,
+      settled: true,
       wrong: (name, why) => report('a log is damaged', { log: lastName(name), why }),
     }),
   )

@@ -2,10 +2,10 @@
 // enough of them for a run in the views' database; the journal holds their records till then.
 
 import { bounds } from './bounds.ts'
-import { Refusal } from './errors.ts'
-import { linesOf, type Shelf } from './log.ts'
-import { isErased, parsed, scan } from './record.ts'
+import type { Shelf } from './log.ts'
+import { scan } from './record.ts'
 import { KEY_BITS, type Named, namesIn, type Place, Runs } from './runs.ts'
+import { placeAt, soundLines } from './sound.ts'
 import type { Tables } from './tables.ts'
 
 /** Where the first record of a named request stands in one log, and the digest of what was asked. */
@@ -144,13 +144,8 @@ export function partsOf(command_id: string): { name: string; body: string } {
 
 /** The name of the request whose first record stands at a place; undefined where it was erased. */
 function nameAt(shelf: Shelf, { log, offset }: Place): { name: string; body: string } | undefined {
-  const { value: line } = linesOf(shelf, log, offset).next()
-  const scanned = line && scan(line.bytes)
-  if (!scanned) {
-    if (line && isErased(parsed(line.bytes))) return undefined
-    throw new Refusal('unavailable', 'log-damaged', 'A request of this name was recorded where nothing can be read now.')
-  }
-  const { command_id } = scanned.envelope
+  const { value: line } = soundLines(shelf, log, { from: placeAt(shelf, log, offset), least: offset + 1 }).next()
+  const command_id = line && scan(line.bytes)?.envelope.command_id
   return command_id === undefined ? undefined : partsOf(command_id)
 }
 

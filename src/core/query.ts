@@ -19,6 +19,8 @@ export interface Asked<I, R extends string> {
   reach(): 'all' | readonly string[]
   /** The records of a log in order, as they read today; erased ones too. */
   records(log: string, after?: number): Iterable<Recorded | Erased>
+  /** The logs of which only a part is in the views, or nothing. */
+  damaged(): ReadonlyMap<string, string>
   /** A sentence for people about a record. */
   says(record: Recorded): string
 }

@@ -62,6 +62,11 @@ export function seal(previous: string, content: string): { line: Buffer; hash: s
 /** The hash that stands in a line (without its newline), whatever it is worth. */
 export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max(0, line.length - HASH_TEXT - 2), line.length - 2)
 
+/** Does a line end the way one ends that has its content? */
+export const isSealed = (line: Buffer): boolean =>
+  line.length > SEAL_LENGTH &&
+  line.toString('latin1', line.length - SEAL_LENGTH, line.length - SEAL_LENGTH + SALT_FIELD.length) === SALT_FIELD
+
 export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false; why: string }
 
 /** Checks one line (without its newline) against the hash of the line before it. */

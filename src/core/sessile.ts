@@ -7,12 +7,13 @@ import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
-import { type Log, linesOf } from './log.ts'
+import type { Log, PlacedLine } from './log.ts'
 import { type Caller, permit, permitPerformer, reach } from './policy.ts'
 import type { Query } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
+import { type Place, soundLines } from './sound.ts'
 import type { Read } from './view.ts'
 
 /** Sessile itself, when it acts on its own. */
@@ -73,6 +74,7 @@ export class Sessile {
           return reach(caller, query.may)
         },
         records: (log, after) => this.records(log, after),
+        damaged: () => this.recorder.views.damaged,
         says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
       })
       // Deny by default: a query that never asked the policy must not answer.
@@ -93,12 +95,22 @@ export class Sessile {
     }
   }
 
+  /** The lines of a log from a place on, or a refusal where they are not what was recorded. */
+  lines(log: string, from?: Place): Generator<PlacedLine & Place> {
+    if (from) return soundLines(this.log, log, { from })
+    try {
+      return soundLines(this.log, log, { least: this.recorder.views.leastSize(log) })
+    } catch (error) {
+      throw this.recorder.distrust(error) ? rebuilding() : error
+    }
+  }
+
   /** The records of a log after this seq, as they read today. */
   *records(log: string, after = 0): Generator<Recorded | Erased> {
-    let seq = 0
-    for (const { bytes } of linesOf(this.log, log)) {
-      const record = recordIn(bytes, ++seq)
-      if (record.seq > after) yield isErased(record) ? record : this.gathered.events.upcast(record)
+    for (const { bytes, number } of this.lines(log)) {
+      if ((number as number) <= after) continue
+      const record = parseLine(bytes)
+      yield isErased(record) ? record : this.gathered.events.upcast(record)
     }
   }
 
@@ -151,15 +163,3 @@ const at = (value: unknown, path: readonly PropertyKey[]): unknown =>
     (inner, step) => (typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[step] : undefined),
     value,
   )
-
-function recordIn(line: Buffer, seq: number): Recorded | Erased {
-  try {
-    return parseLine(line)
-  } catch {
-    throw new Refusal(
-      'unavailable',
-      'log-damaged',
-      `Line ${seq} of this log is not a record. The operator can find out more with sessile verify.`,
-    )
-  }
-}

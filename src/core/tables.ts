@@ -48,6 +48,11 @@ CREATE TABLE logs (
   size INTEGER NOT NULL, -- in bytes
   at INTEGER NOT NULL -- when it last grew, milliseconds since 1970
 ) STRICT, WITHOUT ROWID;
+-- The logs that a rebuild found damaged: nothing after the damage is in the views, and they take no more records.
+CREATE TABLE damaged (
+  log TEXT PRIMARY KEY,
+  why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 -- Where the records of each named request stand, so that a retry is known again. Written in sorted runs (meta: runs).
 CREATE TABLE commands (
   run INTEGER NOT NULL,

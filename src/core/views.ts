@@ -49,6 +49,7 @@ export class Views {
   readonly #transaction: Transaction
   readonly names: Names
   readonly #undoTo: number[] = []
+  readonly #damaged: Map<string, string>
 
   private constructor(file: string, made: Made, writer: Tables, readers = false) {
     this.file = file
@@ -60,6 +61,7 @@ export class Views {
     // the database open that was replaced may, on leaving, remove what bears the name of its write-ahead file.
     if (readers) this.#reader = new Tables(file, { readonly: true })
     if (readers) this.names.learn()
+    this.#damaged = new Map(writer.sql('SELECT log, why FROM damaged').raw().all() as [string, string][])
     this.#folds = new Map()
     for (const view of made.views) {
       for (const type of view.folds.keys()) this.#folds.set(type, [...(this.#folds.get(type) ?? []), view])
@@ -218,8 +220,24 @@ export class Views {
     if (command_id !== undefined) this.names.remember(command_id, log, offset)
   }
 
+  /** The logs of which only a part could be folded, or nothing, and why. */
+  get damaged(): ReadonlyMap<string, string> {
+    return this.#damaged
+  }
+
+  noteDamage(log: string, why: string): void {
+    this.#transaction.write()
+    this.#writer.sql('INSERT OR REPLACE INTO damaged (log, why) VALUES (?, ?)').run(log, why)
+    this.#damaged.set(log, why)
+  }
+
   head(log: string): Head | undefined {
     return this.#writer.sql('SELECT seq, hash, size, at FROM logs WHERE log = ?').get(log) as Head | undefined
+  }
+
+  /** A log is at least as long as it was when its end was last committed. */
+  leastSize(log: string): number | undefined {
+    return this.#reader?.sql('SELECT size FROM logs WHERE log = ?').pluck().get(log) as number | undefined
   }
 
   /** Ends the folding of a log in a rebuild. */

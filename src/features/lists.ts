@@ -9,7 +9,7 @@ import { query } from '../core/query.ts'
 import { type Erased, isErased, type Recorded } from '../core/record.ts'
 import type { Parameter } from '../core/view.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
-import { type SessionRow, type Sessions, sessions } from './sessions.ts'
+import { type SessionRow, type Sessions, sessions, shownSession } from './sessions.ts'
 import { type Said, said, transcriptOf } from './transcripts.ts'
 
 const summary = z.object({
@@ -25,9 +25,12 @@ const summary = z.object({
   duration_seconds: z.number().nullable(),
   crisis_detected: z.boolean(),
   disconnected: z.boolean(),
+  damaged: z.literal(true).optional().describe('its log is damaged: what is told here may be less than was recorded'),
 })
 
-const summaryOf = (row: SessionRow): z.infer<typeof summary> => ({
+type Damaged = ReadonlyMap<string, string>
+
+const summaryOf = (row: SessionRow, damaged: Damaged): z.infer<typeof summary> => ({
   session_id: row.session_id,
   user_id: row.user_id,
   session_number: row.session_number,
@@ -40,6 +43,7 @@ const summaryOf = (row: SessionRow): z.infer<typeof summary> => ({
   duration_seconds: row.duration_seconds,
   crisis_detected: row.crisis_detected === 1,
   disconnected: row.end_reason === 'disconnected',
+  ...(damaged.has(sessionLog(row.user_id, row.session_id)) ? { damaged: true } : {}),
 })
 
 const time = z.iso.datetime({ offset: true }).or(z.iso.date())
@@ -59,7 +63,11 @@ type Filters = z.infer<z.ZodObject<typeof filters>>
 const page = z.object({ sessions: z.array(summary), next_cursor: z.string().nullable(), has_more: z.boolean() })
 
 /** One page, newest first. The cursor names the last row given, so that rows which come or go shift nobody's page. */
-function pageOf(rows: Sessions, users: 'all' | readonly string[], input: Filters, badCursor: () => Error): z.infer<typeof page> {
+function pageOf(
+  { rows, damaged, badCursor }: { rows: Sessions; damaged: Damaged; badCursor: () => Error },
+  users: 'all' | readonly string[],
+  input: Filters,
+): z.infer<typeof page> {
   const where: string[] = []
   const values: Parameter[] = []
   const need = (sql: string, ...given: Parameter[]) => {
@@ -89,7 +97,7 @@ function pageOf(rows: Sessions, users: 'all' | readonly string[], input: Filters
   const shown = found.slice(0, input.limit)
   const last = shown.at(-1)
   return {
-    sessions: shown.map(summaryOf),
+    sessions: shown.map((row) => summaryOf(row, damaged)),
     next_cursor: has_more && last ? Buffer.from(`${last.started_at} ${last.session_id}`).toString('base64url') : null,
     has_more,
   }
@@ -110,7 +118,8 @@ const list = query({
   input: z.strictObject(filters),
   output: page,
   refuses: { 'bad-cursor': 'invalid' },
-  read: ({ input, read, reach, refuse }) => pageOf(read(sessions), reach(), input, () => refuse('bad-cursor', BAD_CURSOR)),
+  read: ({ input, read, reach, damaged, refuse }) =>
+    pageOf({ rows: read(sessions), damaged: damaged(), badCursor: () => refuse('bad-cursor', BAD_CURSOR) }, reach(), input),
 })
 
 const listOfUser = query({
@@ -120,9 +129,13 @@ const listOfUser = query({
   input: z.strictObject({ user_id: opaqueId, ...filters }),
   output: page,
   refuses: { 'bad-cursor': 'invalid' },
-  read: ({ input, read, permit, refuse }) => {
+  read: ({ input, read, permit, damaged, refuse }) => {
     permit(input.user_id)
-    return pageOf(read(sessions), [input.user_id], input, () => refuse('bad-cursor', BAD_CURSOR))
+    return pageOf(
+      { rows: read(sessions), damaged: damaged(), badCursor: () => refuse('bad-cursor', BAD_CURSOR) },
+      [input.user_id],
+      input,
+    )
   },
 })
 
@@ -139,13 +152,11 @@ const detail = query({
     transcript: z.array(z.object({ timestamp: z.string(), speaker: z.string(), text: z.string() })),
   }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id }, read, permit, records, refuse }) => {
-    const row = read(sessions).get({ session_id })
-    if (!row) throw refuse('session-not-found', 'There is no such session.')
-    permit(row.user_id)
+  read: ({ input: { session_id }, records, ...on }) => {
+    const row = shownSession(on, session_id)
     const { started_by, ended_by, end_reason } = row
     return {
-      ...summaryOf(row),
+      ...summaryOf(row, on.damaged()),
       started_by,
       ended_by,
       end_reason,

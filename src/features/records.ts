@@ -9,7 +9,7 @@ import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { query, Slice } from '../core/query.ts'
 import { flat, isErased, type Recorded } from '../core/record.ts'
-import { sessions } from './sessions.ts'
+import { lostSession, sessions, shownSession } from './sessions.ts'
 
 const MOST_AT_ONCE = 1000
 
@@ -98,9 +98,9 @@ const append = command({
     'foreign-source': 'invalid',
     'raw-media': 'invalid',
   },
-  decide: ({ input: { session_id, records }, read, event, refuse }) => {
+  decide: ({ input: { session_id, records }, read, event, damaged, refuse }) => {
     const session = read(sessions).get({ session_id })
-    if (!session) throw refuse('session-not-found', 'There is no such session.')
+    if (!session) throw lostSession(damaged(), session_id) ?? refuse('session-not-found', 'There is no such session.')
     if (records.some(({ user_id }) => user_id !== session.user_id))
       throw refuse('session-user-mismatch', 'The session is another user’s.')
     if (session.status === 'closed') throw refuse('session-already-closed', 'The session has ended: its log takes no more records.')
@@ -131,10 +131,8 @@ const read = query({
   also: ['application/x-ndjson', 'text/event-stream'],
   output: z.object({ records: z.array(z.looseObject({ seq: z.int() })), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id, after, limit, follow }, read, permit, refuse }) => {
-    const session = read(sessions).get({ session_id })
-    if (!session) throw refuse('session-not-found', 'There is no such session.')
-    permit(session.user_id)
+  read: ({ input: { session_id, after, limit, follow }, ...on }) => {
+    const session = shownSession(on, session_id)
     return new Slice(sessionLog(session.user_id, session_id), { after, limit, follow: follow === '1' })
   },
 })
@@ -155,10 +153,8 @@ const timeline = query({
   input: z.strictObject({ ...inSession, limit: z.coerce.number().int().min(1).max(5000).default(1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id, after, limit }, read, permit, records, says, refuse }) => {
-    const session = read(sessions).get({ session_id })
-    if (!session) throw refuse('session-not-found', 'There is no such session.')
-    permit(session.user_id)
+  read: ({ input: { session_id, after, limit }, records, says, ...on }) => {
+    const session = shownSession(on, session_id)
     const began = Date.parse(session.started_at)
     const entries: z.infer<typeof entry>[] = []
     for (const record of records(sessionLog(session.user_id, session_id), after)) {

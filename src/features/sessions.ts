@@ -3,11 +3,12 @@
 
 import { z } from 'zod'
 import { command } from '../core/command.ts'
+import { Refusal } from '../core/errors.ts'
 import { events } from '../core/event.ts'
 import type { Chore, Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
-import { sessionLog } from '../core/log.ts'
-import { query } from '../core/query.ts'
+import { isSessionLog, lastName, sessionLog } from '../core/log.ts'
+import { type Asked, query } from '../core/query.ts'
 import { type Readable, type Row, view } from '../core/view.ts'
 import { attributeNames, attributeSchemas, attributes, foreignTo, kind, kindNames, limitsOf, rulesOf } from './kinds.ts'
 import { flagged } from './transcripts.ts'
@@ -103,6 +104,37 @@ export const sessions = view(
 export type SessionRow = Row<typeof columns & AttributeColumns>
 export type Sessions = Readable<typeof columns & AttributeColumns>
 
+type Damaged = ReadonlyMap<string, string>
+
+/** Whose session it is of which nothing can be told, because its log is damaged from its first line on. */
+function ownerOfLost(damaged: Damaged, session_id: string): string | undefined {
+  for (const log of damaged.keys()) if (isSessionLog(log) && lastName(log) === session_id) return log.split('/')[1]
+  return undefined
+}
+
+/** Says of a session without a row that its log is damaged, where it is. */
+export const lostSession = (damaged: Damaged, session_id: string): Refusal | undefined =>
+  ownerOfLost(damaged, session_id) === undefined
+    ? undefined
+    : new Refusal(
+        'unavailable',
+        'log-damaged',
+        'The log of this session is damaged from its first line on. The operator can find out more with sessile verify.',
+      )
+
+/** The session, if the caller may see it; refuses where there is none, or where nothing can be told of it. */
+export function shownSession(
+  { read, damaged, permit, refuse }: Pick<Asked<unknown, 'session-not-found'>, 'read' | 'damaged' | 'permit' | 'refuse'>,
+  session_id: string,
+): SessionRow {
+  const row = read(sessions).get({ session_id })
+  const user_id = row?.user_id ?? ownerOfLost(damaged(), session_id)
+  if (user_id === undefined) throw refuse('session-not-found', 'There is no such session.')
+  permit(user_id)
+  if (!row) throw lostSession(damaged(), session_id)
+  return row
+}
+
 /** The answer of the boundary protocol: the recorded event, the data's fields beside the envelope's. */
 const envelope = {
   record_id: z.uuid(),
@@ -120,6 +152,14 @@ const envelope = {
 
 const boundary = { source: z.literal(SOURCE).optional(), user_id: opaqueId, performer_id: opaqueId }
 
+/** The highest number that a session of this user has had. Sessions whose logs tell nothing any more had numbers, too. */
+function highestOf(user_id: string, rows: Sessions, damaged: ReadonlyMap<string, string>): number {
+  const number = (what: string) => rows.one<{ n: number | null }>(`${what} AS n`, 'WHERE user_id = ?', user_id)?.n ?? 0
+  const folder = sessionLog(user_id, '')
+  const lost = [...damaged.keys()].filter((log) => log.startsWith(folder) && !rows.get({ session_id: lastName(log) })).length
+  return Math.max(number('max(session_number)'), lost > 0 ? number('count(*)') + lost : 0)
+}
+
 const start = command({
   at: 'POST /session_manager/sessions.start',
   does: 'Start a session. The server gives it its id, its number and its time.',
@@ -134,7 +174,7 @@ const start = command({
   output: z.object({ ...envelope, ...started.data.shape }),
   whose: ({ user_id }) => [user_id],
   refuses: { 'session-already-active': 'refused' },
-  decide: ({ input, read, ulid, refuse }) => {
+  decide: ({ input, read, ulid, damaged, refuse }) => {
     const { source: _, user_id, performer_id, kind, ...given } = input
     const { exclusive, defaults } = rulesOf(kind)
     const active =
@@ -142,8 +182,7 @@ const start = command({
     if (active) {
       throw refuse('session-already-active', `The user has an active ${kind} session.`, { session_id: active.session_id })
     }
-    const highest = read(sessions).one<{ n: number | null }>('max(session_number) AS n', 'WHERE user_id = ?', user_id)
-    const session_number = (highest?.n ?? 0) + 1
+    const session_number = highestOf(user_id, read(sessions), damaged()) + 1
     return [started({ user_id, performer_id, session_id: `sess_${ulid()}` }, { kind, session_number, ...defaults, ...given })]
   },
 })
@@ -157,9 +196,9 @@ const end = command({
   output: z.object({ ...envelope, ...ended.data.shape }),
   whose: ({ user_id }) => [user_id],
   refuses: { 'session-not-found': 'not-found', 'session-user-mismatch': 'forbidden', 'session-already-closed': 'refused' },
-  decide: ({ input: { user_id, session_id, performer_id, reason }, read, refuse }) => {
+  decide: ({ input: { user_id, session_id, performer_id, reason }, read, damaged, refuse }) => {
     const session = read(sessions).get({ session_id })
-    if (!session) throw refuse('session-not-found', 'There is no such session.')
+    if (!session) throw lostSession(damaged(), session_id) ?? refuse('session-not-found', 'There is no such session.')
     if (session.user_id !== user_id) throw refuse('session-user-mismatch', 'The session is another user’s.')
     if (session.status === 'closed')
       throw refuse('session-already-closed', 'The session has already ended.', { ended_at: session.ended_at })
@@ -174,9 +213,10 @@ const validate = query({
   door: 'device',
   input: z.strictObject({ user_id: opaqueId, session_id: opaqueId }),
   output: z.object({ status: z.enum(['active', 'closed', 'invalid']) }),
-  read: ({ input: { user_id, session_id }, read, permit }) => {
+  read: ({ input: { user_id, session_id }, read, damaged, permit }) => {
     permit(user_id)
     const session = read(sessions).get({ session_id })
+    if (!session && ownerOfLost(damaged(), session_id) === user_id) throw lostSession(damaged(), session_id)
     return { status: session?.user_id === user_id ? session.status : 'invalid' }
   },
 })

@@ -1,10 +1,11 @@
 // A part of a log as an answer: as JSON, as the log's own bytes, or as Server-Sent Events that go on as the log grows.
 
-import { linesOf, type PlacedLine } from '../core/log.ts'
 import type { Slice } from '../core/query.ts'
-import { parseLine, scan } from '../core/record.ts'
+import { scan } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
+import { beginningOf } from '../core/sound.ts'
 import { turn } from '../core/turn.ts'
+import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
 const HEARTBEAT_MS = 15_000
@@ -18,33 +19,38 @@ export function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice) {
   return { records, next_after: null }
 }
 
-const seqOf = ({ bytes }: PlacedLine) => scan(bytes)?.envelope.seq ?? parseLine(bytes).seq
-
 export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableStream<Uint8Array> {
-  const lines = linesOf(sessile.log, log)
+  const lines = sessile.lines(log)
+  const piece = (): Buffer => {
+    const chunk: Buffer[] = []
+    let length = 0
+    while (length <= AT_ONCE) {
+      const next = lines.next()
+      if (next.done) break
+      if ((next.value.number as number) <= after) continue
+      chunk.push(next.value.bytes, NEWLINE)
+      length += next.value.bytes.length
+    }
+    return Buffer.concat(chunk)
+  }
+  // The first piece is read before anything is answered, so that a damaged log is refused. Where the damage is further on, the answer breaks off.
+  let first: Buffer | undefined = piece()
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       // Others get their turn between two pieces, however fast this reader is.
       await turn()
-      const chunk: Buffer[] = []
-      let length = 0
-      for (let next = lines.next(); ; next = lines.next()) {
-        if (next.done) {
-          if (chunk.length > 0) controller.enqueue(Buffer.concat(chunk))
-          controller.close()
-          return
-        }
-        if (after > 0 && seqOf(next.value) <= after) continue
-        chunk.push(next.value.bytes, NEWLINE)
-        length += next.value.bytes.length
-        if (length > AT_ONCE) break
-      }
-      controller.enqueue(Buffer.concat(chunk))
+      const bytes = first ?? piece()
+      first = undefined
+      if (bytes.length > 0) controller.enqueue(bytes)
+      else controller.close()
     },
   })
 }
 
 const NEWLINE = Buffer.from('\n')
+
+const eventOf = (seq: number, line: Buffer) =>
+  `id: ${seq}\nevent: ${scan(line) ? 'record' : 'erased'}\ndata: ${line.toString()}\n\n`
 
 /**
  * Follows a log. The stream reads from the log itself and is only woken by the recorder, so there is nothing that a slow
@@ -52,7 +58,7 @@ const NEWLINE = Buffer.from('\n')
  */
 export function sliceAsEvents(sessile: Sessile, { log, after }: Slice, open: Set<() => void>): ReadableStream<Uint8Array> {
   let stream: ReadableStreamDefaultController<Uint8Array>
-  let offset = 0
+  let place = beginningOf(log)
   let seq = after
   let caughtUp = false
   let unwatch = () => {}
@@ -62,22 +68,26 @@ export function sliceAsEvents(sessile: Sessile, { log, after }: Slice, open: Set
   const pump = () => {
     try {
       if (hasRoom()) give()
-    } catch {
-      // A line that is no record: the stream ends here, and says why.
-      stream.enqueue(Buffer.from('event: problem\ndata: {"reason":"log-damaged"}\n\n'))
+    } catch (error) {
+      // A line that is not what was recorded: the stream ends here, and says why.
+      const { reason } = problemOf(error, 'api')
+      stream.enqueue(Buffer.from(`event: problem\ndata: ${JSON.stringify({ reason })}\n\n`))
       stop()
     }
   }
   const give = () => {
     let text = ''
-    for (const line of linesOf(sessile.log, log, offset)) {
-      offset = line.end
-      const scanned = scan(line.bytes)
-      const own = scanned?.envelope.seq ?? parseLine(line.bytes).seq
-      if (own <= seq) continue
-      seq = own
-      text += `id: ${own}\nevent: ${scanned ? 'record' : 'erased'}\ndata: ${line.bytes.toString()}\n\n`
-      if (text.length > AT_ONCE) break
+    try {
+      for (const line of sessile.lines(log, place)) {
+        place = { end: line.end, hash: line.hash, number: line.number }
+        if (place.number === undefined || place.number <= seq) continue
+        seq = place.number
+        text += eventOf(seq, line.bytes)
+        if (text.length > AT_ONCE) break
+      }
+    } catch (error) {
+      if (text !== '') stream.enqueue(Buffer.from(text))
+      throw error
     }
     if (text.length <= AT_ONCE && !caughtUp) {
       caughtUp = true
