@@ -1,0 +1,102 @@
+// Damage: a bit that flips in a log or in the journal, a journal that is cut. What is damaged is told by file and line, and
+// by a plain refusal to whoever reads it; everything else goes on, and nothing that was acknowledged is lost in silence.
+
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import {
+  clock,
+  cuts,
+  expectedOfCut,
+  expectedOfFlip,
+  fileFor,
+  findingsIn,
+  flipAndRebuild,
+  flipped,
+  flipWhileRunning,
+  HEADER,
+  homeWith,
+  leftovers,
+  lineOf,
+  logOf,
+  makeScene,
+  type Scene,
+  sampleOf,
+  startOnJournal,
+  tell,
+  withFile,
+} from './damaging.ts'
+import { refused, run, said } from './harness.ts'
+
+const SEED = Number(process.env.SESSILE_TEST_SEED ?? 1)
+let scene: Scene
+beforeAll(async () => {
+  scene = await makeScene()
+})
+const bytesOf = (log: string) => scene.stopped.get(fileFor(log)) as Buffer
+const bitsOf = (log: string, count: number) => sampleOf(8 * bytesOf(log).length, count, SEED)
+
+describe(`a flipped bit in a log (seed ${SEED})`, () => {
+  it('is found by verify in its file and line, and in no other', () => {
+    const home = homeWith(scene.stopped)
+    for (const log of [logOf('ada', scene.ended), 'accounts/device-9']) {
+      const whole = bytesOf(log)
+      for (const bit of bitsOf(log, 100)) {
+        writeFileSync(join(home, fileFor(log)), flipped(whole, bit))
+        const { findings } = findingsIn(home)
+        expect({ bit, log: findings[0]?.log, line: findings[0]?.line }).toEqual({ bit, log, line: lineOf(whole, bit >> 3) })
+        expect(findings.every((finding) => finding.log === log)).toBe(true)
+      }
+      writeFileSync(join(home, fileFor(log)), whole)
+    }
+    expect(findingsIn(home)).toEqual({ findings: [], logs: 6 })
+  })
+
+  it('is told to whoever reads the session while it is served, and to nobody else', async () => {
+    const running = await run(homeWith(scene.stopped), {}, clock())
+    for (const bit of bitsOf(logOf('ada', scene.ended), 20)) await flipWhileRunning(running, scene, scene.ended, bit)
+  })
+
+  it('never passes for the truth when the views are made anew', async () => {
+    for (const session of [scene.ended, scene.active])
+      for (const bit of bitsOf(logOf('ada', session), 3)) await flipAndRebuild(scene, logOf('ada', session), bit)
+  })
+
+  it('in the log of an account opens no door: its keys open nothing, and a revoked one stays revoked', async () => {
+    for (const account of ['accounts/device-7', 'accounts/device-9', 'accounts/admin'])
+      for (const bit of bitsOf(account, 1)) await flipAndRebuild(scene, account, bit)
+  })
+})
+
+describe(`the journal of a crashed directory (seed ${SEED})`, () => {
+  const segment = () => (scene.crashed.get(scene.segment) as Buffer).subarray(0, scene.frames.at(-1)?.end)
+
+  it.each(Object.keys(leftovers))(
+    'cut anywhere, keeps every whole command before the cut, and says what it set aside (%s is left)',
+    (left) => {
+      for (const cut of Object.values(cuts))
+        for (const at of [79, 80, ...sampleOf(segment().length + 1, 5, SEED)])
+          startOnJournal(scene, left, cut(segment(), at), cut === cuts.ends && at < HEADER ? 'refused' : expectedOfCut(scene, at))
+    },
+  )
+
+  it.each(Object.keys(leftovers))(
+    'with a flipped bit, refuses where the disk had held it, and else sets it aside (%s is left)',
+    (left) => {
+      const last = 8 * ((scene.frames.at(-1)?.at as number) + 10)
+      for (const bit of [...sampleOf(8 * segment().length, 15, SEED), last, 8 * HEADER - 1])
+        startOnJournal(scene, left, flipped(segment(), bit), expectedOfFlip(scene, bit >> 3))
+    },
+  )
+
+  it('may have lost its last record: every line is still read, and a log that the journal does not reach takes no more', async () => {
+    const harmed = flipped(segment(), 8 * ((scene.frames.at(-1)?.at as number) + 100))
+    const running = await run(homeWith(withFile(scene.crashed, scene.segment, harmed)), {}, clock())
+    const told = await tell(running, scene)
+    const truth = { ...scene.truth }
+    delete truth.twice
+    expect(told).toEqual(truth)
+    await refused(running, () => running.admin.append(scene.active, said('five')), 503, 'log-damaged')
+    expect((await running.admin.append(scene.bobs, said('more', { user_id: 'bob' }))).status).toBe(201)
+  })
+})
