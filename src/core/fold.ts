@@ -36,9 +36,9 @@ function endOf({ last, whole }: Seen, before: Head | undefined): Head {
  * Folds what a log holds from an offset on. Where a line is damaged or cannot be folded, what stands before it is kept
  * and the rest of this log is left out: one damaged log must not cost the others their views.
  *
- * To check every seal would take longer than all else. So the seals are checked of what is taken from a line: of those that
- * change rows, of what looks like no known record, and of the last one, which tells where the log ends, and when. Where one
- * of them does not hold, all of them are checked, to find the first that is damaged.
+ * To check every seal would take longer than all else. So the seals are checked of those lines that something is taken from:
+ * of those that change rows or bear the name of a request, of what looks like no known record, and of the last one, which
+ * tells where the log ends, and when. Where one of them does not hold, all of them are checked, to find the first that is damaged.
  */
 function foldLog(
   folding: Folding,
@@ -101,25 +101,27 @@ function foldWithin(folding: Folding, log: string, span: Span, told: () => void 
 
 /** The lines of a log, of which those are checked that something is taken from; each against what the line before says of itself. */
 function* believed({ views, events, shelf, settled = false }: Folding, log: string, { from, until, every = false }: Span) {
-  let [hash, end] = [from?.hash ?? genesis(log), from?.size ?? 0]
+  let before: Buffer | undefined
   let last: Buffer | undefined
   let checked = true
-  for (const line of linesOf(shelf, log, end, until)) {
+  const mustHold = (line: Buffer) => {
+    const sealed = check(before ? statedHash(before) : (from?.hash ?? genesis(log)), line)
+    if (!sealed.ok) throw new Error(sealed.why)
+  }
+  const mustEnd = () => {
+    if (settled) throw new Error('it has no end')
+  }
+  for (const line of linesOf(shelf, log, from?.size ?? 0, until, mustEnd)) {
     const skimmed = skim(line.bytes)
-    if (last) hash = statedHash(last)
-    ;[last, { end }] = [line.bytes, line]
-    const changesNothing = skimmed !== undefined && !views.folds(skimmed.type) && events.named(skimmed.type) !== undefined
-    checked = every || !changesNothing
-    if (checked) mustHold(hash, last)
+    before = last
+    last = line.bytes
+    const { type = '', command_id } = skimmed ?? {}
+    const plain = command_id === undefined && !views.folds(type) && events.named(type) !== undefined
+    checked = every || !plain
+    if (checked) mustHold(last)
     yield { line, skimmed }
   }
-  if (last && !checked) mustHold(hash, last)
-  if (settled && until === Number.POSITIVE_INFINITY && shelf.read(log, end, 1).length > 0) throw new Error('it has no end')
-}
-
-function mustHold(before: string, line: Buffer): void {
-  const checked = check(before, line)
-  if (!checked.ok) throw new Error(checked.why)
+  if (last && !checked) mustHold(last)
 }
 
 /** The id of the request, if its first records in this log are known already. */

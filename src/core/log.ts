@@ -85,14 +85,25 @@ export interface PlacedLine {
   end: number
 }
 
-/** The whole lines of a log from an offset, without their newlines; an unfinished last line is left out. */
-export function* linesOf(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY): Generator<PlacedLine> {
+const ignored = () => {}
+
+/** The whole lines of a log from an offset, without their newlines; an unfinished last line is left out, and told of. */
+export function* linesOf(
+  shelf: Shelf,
+  log: string,
+  from = 0,
+  to = Number.POSITIVE_INFINITY,
+  unfinished: () => void = ignored,
+): Generator<PlacedLine> {
   let offset = from
   let rest: Buffer = Buffer.alloc(0)
   let read = from
   while (read < to) {
     const chunk = shelf.read(log, read, Math.min(CHUNK, to - read))
-    if (chunk.length === 0) return
+    if (chunk.length === 0) {
+      if (rest.length > 0) unfinished()
+      return
+    }
     read += chunk.length
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
     let start = 0

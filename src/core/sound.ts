@@ -23,7 +23,10 @@ export function* soundLines(
   { from = beginningOf(log), least = 0 }: { from?: Place; least?: number | undefined } = {},
 ): Generator<PlacedLine & Place> {
   let { end, hash, number } = from
-  for (const line of linesOf(shelf, log, end)) {
+  const unfinished = () => {
+    throw damagedAt(number === undefined ? undefined : number + 1, 'it has no end')
+  }
+  for (const line of linesOf(shelf, log, end, Number.POSITIVE_INFINITY, unfinished)) {
     if (number !== undefined) number++
     const checked = check(hash, line.bytes)
     if (!checked.ok) throw damagedAt(number, checked.why)
@@ -31,9 +34,7 @@ export function* soundLines(
     ;({ hash } = checked)
     yield { ...line, hash, number }
   }
-  const next = number === undefined ? undefined : number + 1
-  if (shelf.read(log, end, 1).length > 0) throw damagedAt(next, 'it has no end')
-  if (end < least) throw damagedAt(next, 'it was recorded, and is not there')
+  if (end < least) throw damagedAt(number === undefined ? undefined : number + 1, 'it was recorded, and is not there')
 }
 
 /** The place before the line that begins at this offset, going by what the line before it says of itself. */
