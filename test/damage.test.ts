@@ -27,6 +27,7 @@ import {
   withFile,
 } from './damaging.ts'
 import { refused, run, said } from './harness.ts'
+import { comesUp, harms, holdViews, obstacles, plainTruth, startInTheWay, startOnViews } from './views.ts'
 
 const SEED = Number(process.env.SESSILE_TEST_SEED ?? 1)
 let scene: Scene
@@ -93,10 +94,40 @@ describe(`the journal of a crashed directory (seed ${SEED})`, () => {
     const harmed = flipped(segment(), 8 * ((scene.frames.at(-1)?.at as number) + 100))
     const running = await run(homeWith(withFile(scene.crashed, scene.segment, harmed)), {}, clock())
     const told = await tell(running, scene)
-    const truth = { ...scene.truth }
-    delete truth.twice
-    expect(told).toEqual(truth)
+    expect(told).toEqual(plainTruth(scene))
     await refused(running, () => running.admin.append(scene.active, said('five')), 503, 'log-damaged')
     expect((await running.admin.append(scene.bobs, said('more', { user_id: 'bob' }))).status).toBe(201)
+  })
+})
+
+describe('the views', () => {
+  let other: Scene
+  beforeAll(async () => {
+    other = await makeScene()
+  })
+  const some = [
+    'without the table keys',
+    'without the indexes that guard',
+    'replaced by a link to elsewhere',
+    'crashed, with half of it',
+  ]
+  const cases = harms(
+    () => scene,
+    () => other,
+  ).filter(([name]) => some.includes(name))
+  expect(cases).toHaveLength(some.length)
+
+  it.each(cases)('%s (%s): come up right without being asked', async (_, after, harm) => {
+    await startOnViews(scene, after, harm)
+  })
+
+  it.each(obstacles.slice(0, 1))('with %s: say what is in their way, and come up when it has gone', async (_, put) => {
+    await startInTheWay(scene, put)
+  })
+
+  it('that another process holds when it starts: come up without a loss', async () => {
+    const home = homeWith(scene.stopped)
+    await holdViews(home, 20_000)
+    await comesUp(home, scene)
   })
 })

@@ -15,7 +15,7 @@ import { Client, clockAt, configOf, crashedCopy, filesUnder, type Json, makeHome
 /** Every file of a data directory as a start would find it; what names a holder is left out. */
 export type Files = ReadonlyMap<string, Buffer>
 
-function filesOf(home: string): Files {
+export function filesOf(home: string): Files {
   const names = filesUnder(home).filter((file) => !/\.journal\/(lock|holder)/.test(file))
   return new Map(names.map((file) => [file, readFileSync(join(home, file))]))
 }

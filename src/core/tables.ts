@@ -70,6 +70,12 @@ export const schemaSql = (views: readonly View[]) =>
 export const fingerprint = ({ views, code }: Pick<Gathered, 'views' | 'code'>): string =>
   createHash('sha256').update(schemaSql(views)).update(code).digest('hex')
 
+/** Which tables and indexes a database really has. */
+export function shapeOf(tables: Tables): string {
+  const made = tables.sql('SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name').raw().all()
+  return createHash('sha256').update(JSON.stringify(made)).digest('hex')
+}
+
 /** One connection, its prepared statements, and the rows of each view over it. */
 export class Tables {
   readonly db: Database.Database

@@ -1,7 +1,7 @@
 // The projection: every view in one SQLite database, folded from the log and deletable at any time. The recorder's
 // transaction stays open over many batches; readers have a connection of their own and see only what was committed.
 
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Digests, digestsOf } from './digests.ts'
 import type { Gathered } from './feature.ts'
@@ -9,7 +9,7 @@ import type { Head } from './heads.ts'
 import { Names } from './names.ts'
 import type { Recorded } from './record.ts'
 import { Runs } from './runs.ts'
-import { fingerprint, ownTables, Tables } from './tables.ts'
+import { fingerprint, ownTables, shapeOf, Tables } from './tables.ts'
 import { type Savepoint, Transaction } from './transaction.ts'
 import { indexesOf, type Read, tableOf, type View } from './view.ts'
 
@@ -70,9 +70,12 @@ export class Views {
 
   /** Opens the views if they are there, whole enough to open, and made by this code; else says why not. */
   static open(file: string, made: Made): Views | { why: string } {
-    if (!existsSync(file)) return { why: 'there are none' }
     let tables: Tables | undefined
     try {
+      const there = lstatSync(file, { throwIfNoEntry: false })
+      if (!there) return { why: 'there are none' }
+      // A link leads to where nothing of ours should be written.
+      if (!there.isFile()) return { why: 'what stands in their place is no file' }
       tables = new Tables(file, {}, true)
       // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
       // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
@@ -80,10 +83,12 @@ export class Views {
       tables.db.exec('PRAGMA synchronous = NORMAL')
       tables.db.exec('PRAGMA wal_autocheckpoint = 0')
       tables.db.exec(CACHE)
-      const by = tables.sql("SELECT value FROM meta WHERE key = 'fingerprint'").pluck().get()
-      if (by === fingerprint(made)) return new Views(file, made, tables, true)
+      const noted = tables.sql('SELECT value FROM meta WHERE key = ?').pluck()
+      const sameVersion = noted.get('fingerprint') === fingerprint(made)
+      // An index that is gone is a guard that is gone.
+      if (sameVersion && noted.get('shape') === shapeOf(tables)) return new Views(file, made, tables, true)
       tables.close()
-      return { why: 'they were made by another version' }
+      return { why: sameVersion ? 'tables or indexes of theirs are missing' : 'they were made by another version' }
     } catch (error) {
       tables?.close()
       return { why: `they cannot be read: ${(error as Error).message}` }
@@ -92,9 +97,12 @@ export class Views {
 
   /** A new, empty database for a rebuild. It has no indexes until `finish`, and no safety until it is put in place. */
   static create(file: string, made: Made): Views {
-    mkdirSync(dirname(file), { recursive: true })
-    remove(file)
-    const tables = new Tables(file)
+    const tables = clearing(file, () => {
+      mkdirSync(dirname(file), { recursive: true })
+      remove(file)
+      remove(`${file}-journal`)
+      return new Tables(file)
+    })
     tables.db.exec('PRAGMA journal_mode = OFF')
     tables.db.exec('PRAGMA synchronous = OFF')
     tables.db.exec(CACHE)
@@ -108,6 +116,7 @@ export class Views {
     this.begin()
     this.#transaction.write()
     this.#writer.note('fingerprint', fingerprint(this.#made))
+    this.#writer.note('shape', shapeOf(this.#writer))
     this.#commitWithNames(mark)
     this.close()
     syncPath(this.file)
@@ -115,10 +124,12 @@ export class Views {
 
   /** Puts a finished database in the place of the live one, in one step that a crash cannot halve. */
   static replace(live: string, fresh: string): void {
-    remove(`${live}-wal`)
-    remove(`${live}-shm`)
-    syncPath(dirname(live))
-    renameSync(fresh, live)
+    clearing(live, () => {
+      remove(`${live}-wal`)
+      remove(`${live}-shm`)
+      syncPath(dirname(live))
+      renameSync(fresh, live)
+    })
     syncPath(dirname(live))
   }
 
@@ -277,6 +288,17 @@ export class Views {
     this.#reader?.close()
     this.#reader = undefined
     this.#writer.close()
+  }
+}
+
+/** What stands in the way of the views is not removed where it may be somebody's: it is said what it is. */
+function clearing<T>(file: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const { code, message, syscall } = error as NodeJS.ErrnoException
+    const why = `The views cannot be put into ${dirname(file)}: ${message}. They are made of the logs, which are not concerned: move what is in their way, or let this account write there, and start again.`
+    throw Object.assign(new Error(why, { cause: error }), { code, syscall })
   }
 }
 
