@@ -4,6 +4,7 @@ import type { Server } from 'node:http'
 import { createAdaptorServer } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
+import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
 import { adopt, restore } from './core/fold.ts'
@@ -51,18 +52,19 @@ export async function openRecorder(
   const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
   const bringBack = (distrust?: string) => restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
   const views = await bringBack()
+  const timed = steady(source, views.mark.timestamp)
   const recorder = new Recorder({
     log,
     views,
     gathered,
     schemas,
     settings: config.settings,
-    source,
+    source: timed,
     report,
     restore: bringBack,
     fatal,
   })
-  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source })
+  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed })
   // What fell due while nobody was running is done before anybody is let in.
   await whenWell(sessile, () => sessile.doChores())
   return sessile

@@ -39,14 +39,21 @@ export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   ...more,
 })
 
-/** A clock that stands still until it is moved. */
-export function clockAt(time: string): Source & { move: (seconds: number) => void } {
+/** A clock that stands still until it is moved: set, while no time passes, or left to go on as time passes. */
+export function clockAt(time: string): Source & { move: (seconds: number) => void; pass: (seconds: number) => void } {
   let now = Date.parse(time)
+  let passed = 0
+  const move = (seconds: number) => {
+    now += seconds * 1000
+  }
   return {
     ...systemSource(),
     now: () => now,
-    move: (seconds) => {
-      now += seconds * 1000
+    passed: () => passed,
+    move,
+    pass: (seconds) => {
+      move(seconds)
+      passed += seconds * 1000
     },
   }
 }

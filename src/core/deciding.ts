@@ -85,7 +85,7 @@ export class Deciding {
     this.#parts = parts
     this.#same = {
       settings: parts.settings,
-      ulid: parts.source.ulid,
+      ulid: () => parts.source.ulid(this.latest),
       secret: parts.source.secret,
       event: (type) => parts.gathered.events.named(type),
       lastAt: (log) => this.heads.find(log)?.at,

@@ -25,8 +25,11 @@ export const isOpaqueId = (text: string) => OPAQUE.test(text)
 /** Where new ids and the time come from; tests and simulations put their own in its place. */
 export interface Source {
   now: () => number
+  /** How many milliseconds have passed, whatever the clock is set to meanwhile; where this is missing, only the clock tells. */
+  passed?: () => number
   uuid: () => string
-  ulid: () => string
+  /** A ULID of this moment, later in order than those before it. */
+  ulid: (at: number) => string
   secret: () => string
 }
 
@@ -52,5 +55,5 @@ export function uuid(): string {
 
 export function systemSource(): Source {
   const next = monotonicFactory()
-  return { now: Date.now, uuid, ulid: () => next(), secret: () => randomBytes(32).toString('base64url') }
+  return { now: Date.now, passed: () => performance.now(), uuid, ulid: next, secret: () => randomBytes(32).toString('base64url') }
 }
