@@ -1,10 +1,11 @@
 // Damage: a bit that flips in a log or in the journal, a journal that is cut. What is damaged is told by file and line, and
 // by a plain refusal to whoever reads it; everything else goes on, and nothing that was acknowledged is lost in silence.
 
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import {
+  allRefused,
   clock,
   cuts,
   expectedOfCut,
@@ -66,6 +67,40 @@ describe(`a flipped bit in a log (seed ${SEED})`, () => {
   it('in the log of an account opens no door: its keys open nothing, and a revoked one stays revoked', async () => {
     for (const account of ['accounts/device-7', 'accounts/device-9', 'accounts/admin'])
       for (const bit of bitsOf(account, 1)) await flipAndRebuild(scene, account, bit)
+  })
+})
+
+describe('a damaged log', () => {
+  it('that was cut at the end of a line is not taken for a shorter one', async () => {
+    const log = logOf('ada', scene.ended)
+    const whole = bytesOf(log)
+    const home = homeWith(scene.stopped)
+    writeFileSync(join(home, fileFor(log)), whole.subarray(0, whole.lastIndexOf(10, -2) + 1))
+    const running = await run(home, {}, clock())
+    await allRefused(running.admin, scene.ended)
+    expect((await running.admin.get(`/api/v1/sessions/${scene.bobs}`)).status).toBe(200)
+  })
+
+  it('breaks off a long answer of lines where the damage is, and the service goes on', async () => {
+    const running = await run(undefined, {}, clock())
+    const { session_id } = (await running.admin.start()).body
+    for (let i = 0; i < 4; i++) await running.admin.append(session_id, said('long '.repeat(10_000)))
+    running.sessile.log.settle()
+    const file = join(running.home, fileFor(logOf('ada', session_id)))
+    const whole = readFileSync(file)
+    const lines = async () => {
+      const reply = await running.admin.raw('GET', `/api/v1/sessions/${session_id}/records`, {
+        headers: { accept: 'application/x-ndjson' },
+      })
+      return { status: reply.status, text: reply.text() }
+    }
+    expect(await (await lines()).text).toBe(whole.toString())
+    writeFileSync(file, flipped(whole, 8 * (whole.length - 20_000)))
+    const broken = await lines()
+    expect(broken.status).toBe(200)
+    await expect(broken.text).rejects.toThrow()
+    writeFileSync(file, whole)
+    expect(await (await lines()).text).toBe(whole.toString())
   })
 })
 

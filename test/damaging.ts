@@ -252,6 +252,10 @@ export async function flipWhileRunning(running: Running, scene: Scene, session: 
   writeFileSync(file, harmed)
   try {
     await allRefused(running.admin, session)
+    // Whoever follows is given what stands before the damage, and then told.
+    const following = await running.admin.raw('GET', `/api/v1/sessions/${session}/records?follow=1`)
+    const events = (await following.text()).match(/(?<=^event: )\w+|(?<="reason":")[\w-]+(?="\}$)/gm)
+    expect(events).toEqual([...Array(lineOf(whole, bit >> 3) - 1).fill('record'), 'problem', 'log-damaged'])
     const others = ['/api/v1/sessions', `/api/v1/sessions/${scene.bobs}`]
     for (const path of others) expect({ path, ...(await ask(running.admin, path)) }).toEqual({ path, ...scene.truth[path] })
     const again = await twice(running.admin, scene.ended)
