@@ -72,7 +72,7 @@ export type Report = (message: string, facts?: Record<string, unknown>) => void
 export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
 
 export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
-export const isSessionLog = (log: string) => log.startsWith('users/') && log.includes('/sessions/')
+export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(log)
 export const accountLog = (account_id: string) => `accounts/${account_id}`
 
 /** How much of a log is read at a time. */
