@@ -1,7 +1,8 @@
 // Wires the floors: the log, the views, the recorder, the door. `open` is Sessile without a network; `serve` is all of it.
 
-import type { Server } from 'node:http'
-import { createAdaptorServer } from '@hono/node-server'
+import { createServer, type Server } from 'node:http'
+import type { Socket } from 'node:net'
+import { getRequestListener } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
 import { steady } from './core/clock.ts'
@@ -16,6 +17,7 @@ import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
 import { features } from './features/index.ts'
 import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
+import { unreadable } from './http/problem.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, realDisk } from './log/disk.ts'
 import { FileLog } from './log/files.ts'
@@ -98,7 +100,11 @@ export async function serve(opening: Opening): Promise<Serving> {
     operate: operations,
     patience: config.patience,
   })
-  const server = createAdaptorServer({ fetch: door.app.fetch, serverOptions: timesOf(config) }) as Server
+  const server = createServer(
+    timesOf(config),
+    getRequestListener(door.app.fetch, { errorHandler: (error) => door.unrouted(error) }),
+  )
+  server.on('clientError', (error, socket) => endUnreadable(error, socket as Answering))
   try {
     const url = await listen(server, config)
     operator = digest(log.announce(url))
@@ -120,6 +126,14 @@ const timesOf = ({ patience }: Config) => ({
   requestTimeout: 0,
   connectionsCheckingInterval: Math.min(patience, CHORES_MS),
 })
+
+type Answering = Socket & { _httpMessage?: { headersSent: boolean } | null }
+
+/** Says why, unless an answer is under way on this connection: nothing may come between its bytes. */
+function endUnreadable(error: NodeJS.ErrnoException, socket: Answering): void {
+  if (socket.writable && !socket._httpMessage?.headersSent) socket.end(unreadable(error), () => socket.destroy())
+  else socket.destroy()
+}
 
 /** Views that turn out to be damaged at the start are rebuilt; what needed them waits for that. */
 async function whenWell<T>(_sessile: Sessile, job: () => Promise<T>): Promise<T> {

@@ -143,16 +143,22 @@ const rebuilding = () => new Refusal('unavailable', 'rebuilding', 'The views are
 function check<T>(schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(value)
   if (result.success) return result.data
-  const faults = result.error.issues.flatMap(faultsOf)
+  const faults = result.error.issues.slice(0, MOST_FAULTS).flatMap(faultsOf).slice(0, MOST_FAULTS)
   const nameless = result.error.issues.find(({ path }) => path.at(-1) === 'performer_id' && isBlank(at(value, path)))
   if (nameless)
     throw new Refusal('invalid', 'performer-required', 'Every record says who did it: performer_id is missing.', { faults })
   throw invalid(faults)
 }
 
+/** So many faults of an input are told, and so much of the way to each: an answer must not outgrow what it answers. */
+const MOST_FAULTS = 20
+const LONGEST_PATH = 200
+
 function faultsOf(issue: z.core.$ZodIssue): Fault[] {
-  const under = (last?: string) => [...issue.path.map(String), ...(last === undefined ? [] : [last])].join('.')
-  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: under(key), message: 'is not a known field' }))
+  const under = (last?: string) =>
+    [...issue.path.map(String), ...(last === undefined ? [] : [last])].join('.').slice(0, LONGEST_PATH)
+  if (issue.code === 'unrecognized_keys')
+    return issue.keys.slice(0, MOST_FAULTS).map((key) => ({ path: under(key), message: 'is not a known field' }))
   return [{ path: under(), message: issue.message }]
 }
 

@@ -5,7 +5,8 @@ import type { Command } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
-import { parseJson } from './body.ts'
+import { parseJson } from './json.ts'
+import { Pieces } from './pieces.ts'
 import { problemOf } from './problem.ts'
 
 /** How many lines of one stream may wait for their sync at a time. */
@@ -76,27 +77,33 @@ const tooLong = () => new Refusal('too-large', 'record-too-large', `A line is at
 
 /** The lines of a body in groups, as its chunks bring them; blank lines are left out. */
 async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<(Uint8Array | Refusal)[]> {
-  let rest = Buffer.alloc(0)
+  const rest = new Pieces()
   let passing = false
   for await (const chunk of body) {
-    const bytes = rest.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([rest, chunk])
+    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
     const lines: (Uint8Array | Refusal)[] = []
+    const keep = (piece: Buffer) => {
+      if (passing) return
+      rest.add(piece)
+      if (rest.length <= LARGEST_LINE) return
+      rest.take()
+      lines.push(tooLong())
+      passing = true
+    }
     let start = 0
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      const line = bytes.subarray(start, end)
-      if (!passing && !isBlank(line)) lines.push(line.length > LARGEST_LINE ? tooLong() : line)
+      if (rest.length > 0 || end - start > LARGEST_LINE) keep(bytes.subarray(start, end))
+      const line = rest.length > 0 ? rest.take() : bytes.subarray(start, end)
+      if (!passing && !isBlank(line)) lines.push(line)
       passing = false
       start = end + 1
     }
-    rest = passing ? Buffer.alloc(0) : Buffer.from(bytes.subarray(start))
-    if (rest.length > LARGEST_LINE) {
-      lines.push(tooLong())
-      passing = true
-      rest = Buffer.alloc(0)
-    }
+    // Copied, so that the start of a line does not keep the whole chunk it came with.
+    if (start < bytes.length) keep(Buffer.from(bytes.subarray(start)))
     if (lines.length > 0) yield lines
   }
-  if (!isBlank(rest)) yield [rest]
+  const last = rest.take()
+  if (!isBlank(last)) yield [last]
 }
 
 const isBlank = (line: Buffer) => line.every((byte) => byte === 32 || byte === 13 || byte === 9)

@@ -7,6 +7,9 @@ import type { RefusalKind } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
 import { jsonSchema } from '../core/print.ts'
 import type { Query } from '../core/query.ts'
+import { LARGEST_LINE } from '../core/record.ts'
+import { MOST_BYTES } from './body.ts'
+import { DEEPEST, LONGEST_STRING, MOST_ENTRIES } from './json.ts'
 import { type Door, statusOf, success } from './problem.ts'
 
 /** What any route may answer, whatever it declares itself. */
@@ -14,17 +17,23 @@ const always: Refuses = {
   invalid: 'invalid',
   unauthenticated: 'unauthenticated',
   forbidden: 'forbidden',
+  'target-too-long': 'too-large',
+  'headers-too-large': 'too-large',
+  'headers-too-slow': 'invalid',
   starting: 'unavailable',
   rebuilding: 'unavailable',
 }
-const ofCommands: Refuses = {
-  'performer-required': 'invalid',
-  'raw-media': 'invalid',
+const ofBodies: Refuses = {
   'unsupported-media-type': 'invalid',
-  'not-the-system': 'forbidden',
   'body-too-large': 'too-large',
   'body-too-slow': 'invalid',
   'record-too-large': 'too-large',
+}
+const ofCommands: Refuses = {
+  ...ofBodies,
+  'performer-required': 'invalid',
+  'raw-media': 'invalid',
+  'not-the-system': 'forbidden',
   'idempotency-key-reused': 'refused',
   erased: 'not-found',
   'not-recorded': 'unavailable',
@@ -73,6 +82,7 @@ function ofCommand({ at = '', does, input, output, makes, body, refuses, door }:
       : {
           requestBody: {
             required: true,
+            description: BOUNDS,
             content: body ? { ...json, [NDJSON]: { schema: json['application/json'].schema } } : json,
           },
         }),
@@ -87,6 +97,11 @@ function ofCommand({ at = '', does, input, output, makes, body, refuses, door }:
   }
 }
 
+const BOUNDS =
+  `At most ${MOST_BYTES} bytes (a line of a stream: ${LARGEST_LINE}), nested at most ${DEEPEST} deep, ${MOST_ENTRIES} fields or items ` +
+  `side by side, ${LONGEST_STRING} bytes a string. UTF-8, no name twice in one object, no half of a surrogate pair, and no number that a ` +
+  'double would turn into another whole number, into infinity or into nothing (RFC 7493).'
+
 const idempotencyKey = {
   name: 'Idempotency-Key',
   in: 'header',
@@ -97,13 +112,16 @@ const idempotencyKey = {
 function ofQuery({ at, does, input, output, also, refuses, door }: Query): Json {
   const fields = jsonSchema(input, 'input')
   const names = pathNames(at)
+  const posted = at.startsWith('POST ')
   const operation = {
     summary: does,
     operationId: idOf(at),
-    responses: { ...answer(false, output, also), ...refusals({ ...always, ...refuses }, door) },
+    responses: { ...answer(false, output, also), ...refusals({ ...always, ...(posted ? ofBodies : {}), ...refuses }, door) },
   }
-  if (at.startsWith('POST '))
-    return { ...operation, requestBody: { required: true, content: { 'application/json': { schema: bare(fields) } } } }
+  if (posted) {
+    const content = { 'application/json': { schema: bare(fields) } }
+    return { ...operation, requestBody: { required: true, description: BOUNDS, content } }
+  }
   const required = (fields.required ?? []) as string[]
   const parameters = Object.entries((fields.properties ?? {}) as Record<string, Json>).map(([name, schema]) =>
     names.includes(name) ? inPath(name, fields) : { name, in: 'query', required: required.includes(name), schema },
@@ -125,6 +143,8 @@ function refusals(refuses: Refuses, door: Door): Json {
   const byStatus = new Map<number, string[]>()
   const add = (status: number, reason: string) => byStatus.set(status, [...(byStatus.get(status) ?? []), reason])
   for (const [reason, kind] of Object.entries<RefusalKind>(refuses)) add(statusOf(kind, reason, door), reason)
+  // Of what is no request at all, nobody can say at which door it stands.
+  add(statusOf('invalid', 'not-http', 'device'), 'not-http')
   if ('not-recorded' in refuses) add(statusOf('unavailable', 'not-recorded', door, { disk_full: true }), 'not-recorded')
   return Object.fromEntries(
     [...byStatus].sort().map(([status, reasons]) => [

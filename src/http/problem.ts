@@ -1,5 +1,6 @@
 // Refusals as RFC 9457 problems. The only place where a status code stands.
 
+import { STATUS_CODES } from 'node:http'
 import { Refusal, type RefusalKind } from '../core/errors.ts'
 
 const statuses: Record<RefusalKind, number> = {
@@ -18,7 +19,10 @@ const special: Record<string, number> = {
   'idempotency-key-reused': 422,
   'unsupported-media-type': 415,
   'body-too-slow': 408,
+  'headers-too-slow': 408,
   'method-not-allowed': 405,
+  'target-too-long': 414,
+  'headers-too-large': 431,
 }
 
 export const success = { made: 201, done: 200 } as const
@@ -72,9 +76,31 @@ export function problemOf(error: unknown, door: Door): Problem {
 }
 
 /** What a refusal says in its headers. */
-export function headersOf({ status }: Problem): Record<string, string> {
+export function headersOf({ status, allow }: Problem): Record<string, string> {
   if (status === 408) return { connection: 'close' }
+  if (status === 405) return { allow: String(allow) }
   if (status === 401) return { 'www-authenticate': 'Bearer' }
   if (status === 503 || status === 507) return { 'retry-after': '1' }
   return {}
+}
+
+/** What is answered on a connection whose request could not be read as one; after it the connection is closed. */
+export function unreadable({ code = '' }: { code?: string }): string {
+  const refusal = unreadables[code] ?? new Refusal('invalid', 'not-http', 'This is not a request of HTTP.')
+  const problem = problemOf(refusal, 'device')
+  const body = JSON.stringify(problem)
+  return [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    'Connection: close',
+    'Content-Type: application/problem+json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    '',
+    body,
+  ].join('\r\n')
+}
+
+const unreadables: Record<string, Refusal> = {
+  HPE_HEADER_OVERFLOW: new Refusal('too-large', 'headers-too-large', 'The headers are too large.'),
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: new Refusal('too-large', 'body-too-large', 'The extensions of a chunk are too large.'),
+  ERR_HTTP_REQUEST_TIMEOUT: new Refusal('invalid', 'headers-too-slow', 'The headers took too long to come.'),
 }

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
-import type { HttpBindings } from '@hono/node-server'
+import { type HttpBindings, RequestError } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { Command } from '../core/command.ts'
@@ -13,10 +13,11 @@ import { uuid } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
-import { mediaType, readJson } from './body.ts'
+import { readJson } from './body.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { headersOf, problemOf, success } from './problem.ts'
+import { checkRequest, mediaType, parametersOf } from './request.ts'
 import { sliceAsEvents, sliceAsJson, sliceAsLines } from './slice.ts'
 
 export interface DoorParts {
@@ -108,9 +109,24 @@ export class Door {
     }))
     this.app.notFound((c) =>
       this.#answer(c, 'none', 'api', async () => {
-        throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
+        const methods = this.#methodsAt(c.req.path)
+        if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
+        const allow = methods.join(', ')
+        throw new Refusal('invalid', 'method-not-allowed', `At this address there is ${allow} alone.`, { facts: { allow } })
       }),
     )
+    // What the router itself cannot take.
+    this.app.onError((error, c) => this.#answer(c as Routed, 'none', 'api', () => Promise.reject(error)))
+  }
+
+  /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
+  #methodsAt(path: string): string[] {
+    const steps = path.split('/')
+    const fits = (route: string) => {
+      const own = route.split('/')
+      return own.length === steps.length && own.every((step, i) => (step.startsWith(':') ? steps[i] !== '' : step === steps[i]))
+    }
+    return this.app.routes.filter((route) => fits(route.path)).map(({ method }) => method)
   }
 
   #route(at: string, door: At, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
@@ -127,11 +143,14 @@ export class Door {
     const asked: Asked = { id: requestId(incoming.headers['x-request-id']), route, door, incoming, path: c.req.param(), c }
     let given: Given
     try {
+      checkRequest(incoming)
       given = await answer(asked)
     } catch (error) {
       given = this.#refuse(asked, error)
     }
     const { status, type, body, headers, reason } = given
+    // Nobody will read it: a stream that has been opened must be let go.
+    if (incoming.method === 'HEAD' && typeof body !== 'string') await body.cancel()
     const ms = Math.round((performance.now() - began) * 10) / 10
     this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
     return new Response(body, {
@@ -169,8 +188,8 @@ export class Door {
     return json(await this.#sessile.perform(command, { ...asking, body }), command.makes ? success.made : success.done)
   }
 
-  async #ask(query: Query, { incoming, path, c }: Asked, caller: Caller): Promise<Given> {
-    const given = query.at.startsWith('POST ') ? await readJson(incoming, this.#parts.patience) : single(c.req.queries())
+  async #ask(query: Query, { incoming, path }: Asked, caller: Caller): Promise<Given> {
+    const given = query.at.startsWith('POST ') ? await readJson(incoming, this.#parts.patience) : parametersOf(incoming.url ?? '')
     const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller })
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
@@ -193,6 +212,18 @@ export class Door {
       body: JSON.stringify({ ...problem, request_id: asked.id }),
       headers: headersOf(problem),
     }
+  }
+
+  /** The answer where a request is one of HTTP, and yet names no address that could be looked up. */
+  unrouted(error: unknown): Response {
+    const given =
+      error instanceof RequestError ? new Refusal('invalid', 'not-http', 'The host and the address make no URL.') : error
+    const problem = problemOf(given, 'device')
+    this.#parts.logger.info({ route: 'none', status: problem.status, reason: problem.reason }, 'request')
+    return new Response(JSON.stringify(problem), {
+      status: problem.status,
+      headers: { 'content-type': 'application/problem+json' },
+    })
   }
 
   /** A mistake of our own: noted with its stack, which holds code and no content. */
@@ -229,14 +260,4 @@ function lastEventId(given: string | undefined): number | undefined {
   if (given === undefined) return undefined
   if (/^\d{1,15}$/.test(given)) return Number(given)
   throw invalid([{ path: 'Last-Event-ID', message: 'must be the id of an event that this stream gave' }])
-}
-
-/** Query parameters, each given once. */
-function single(queries: Record<string, string[]>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(queries).map(([name, values]) => {
-      if (values.length > 1) throw invalid([{ path: name, message: 'is given more than once' }])
-      return [name, values[0] as string]
-    }),
-  )
 }

@@ -1,0 +1,59 @@
+// What a request must be before anything in it counts: a target and headers within bounds, each header that matters given
+// once, a body in no disguise. Where two readers could take a request for two different ones, it is refused.
+
+import type { IncomingMessage } from 'node:http'
+import { invalid, Refusal } from '../core/errors.ts'
+
+/** Of the path and the query together. */
+const LONGEST_TARGET = 4096
+const MOST_HEADERS = 100
+
+/** Headers of which Node keeps the first and another reader might keep the last. */
+const ONCE = ['host', 'content-type', 'authorization']
+const lengths = new Set(ONCE.map(({ length }) => length))
+
+export function checkRequest({ url = '', rawHeaders }: IncomingMessage): void {
+  if (url.length > LONGEST_TARGET) {
+    throw new Refusal('too-large', 'target-too-long', `An address is at most ${LONGEST_TARGET} characters long.`)
+  }
+  if (rawHeaders.length > 2 * MOST_HEADERS) {
+    throw new Refusal('too-large', 'headers-too-large', `A request has at most ${MOST_HEADERS} headers.`)
+  }
+  let seen = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (!lengths.has(name.length)) continue
+    const which = 1 << ONCE.indexOf(name.toLowerCase())
+    // Of a name that is none of these the place is -1, and the bit the highest.
+    if (which > 0 && (seen & which) !== 0) throw invalid([{ path: name.toLowerCase(), message: 'is given more than once' }])
+    seen |= which
+  }
+}
+
+/** The body's type, where it is one that can be read as it is. */
+export function mediaType({ headers }: IncomingMessage): string {
+  if (headers['content-encoding'] !== undefined) throw unsupported('Bodies are taken as they are, not compressed.')
+  if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
+    throw unsupported('Bodies come in one piece or in chunks.')
+  const [type = '', ...more] = (headers['content-type'] ?? '').split(';')
+  for (const one of more) {
+    const [name = '', value = ''] = one.split('=')
+    if (name.trim().toLowerCase() !== 'charset') continue
+    if (!/^"?utf-?8"?$/i.test(value.trim())) throw unsupported('Text is taken as UTF-8 alone.')
+  }
+  return type.trim().toLowerCase()
+}
+
+export const unsupported = (detail: string) => new Refusal('invalid', 'unsupported-media-type', detail)
+
+/** Query parameters, each given once. */
+export function parametersOf(url: string): Record<string, string> {
+  const from = url.indexOf('?')
+  if (from < 0) return {}
+  const given = new Map<string, string>()
+  for (const [name, value] of new URLSearchParams(url.slice(from))) {
+    if (given.has(name)) throw invalid([{ path: name, message: 'is given more than once' }])
+    given.set(name, value)
+  }
+  return Object.fromEntries(given)
+}
