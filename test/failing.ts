@@ -69,6 +69,7 @@ export class FailingDisk implements Disk {
   rename = realDisk.rename
   remove = realDisk.remove
   list = realDisk.list
+  leads = realDisk.leads
   exists = realDisk.exists
   sizeAt = realDisk.sizeAt
   identity = realDisk.identity

@@ -26,37 +26,26 @@ export const verifyVerb: Verb = {
     const heads = headsOf(config.home, running !== undefined)
     const schemas = new Schemas()
     const total = { logs: 0, records: 0, bytes: 0, findings: 0 }
+    const told = new Set<string>()
     const report = async (finding: Finding) => {
       total.findings++
       const file = fileOf(config.home, finding.log)
       const what = visible(finding.what)
       await (values.json ? putJson({ file, ...finding }) : put(`${file}:${finding.line}: ${red(what, config.colour)}\n`))
     }
+    for (const finding of astray(shelf, only)) await report(finding)
     for (const log of withLost(shelf, heads)) {
-      if (only !== undefined && log !== only && !log.endsWith(`/sessions/${only}`)) continue
+      if ((only !== undefined && log !== only && !log.endsWith(`/sessions/${only}`)) || told.has(log)) continue
       // Asked first: views that a recorder has yet to commit may be behind, and are never ahead of an undamaged log.
       const head = heads.of(log)
-      const look = () => {
-        const findings: Finding[] = []
-        const verified = verify({ shelf, events: features.events, schemas }, log, (finding) => findings.push(finding))
-        if (head && findings.length === 0 && head.size > verified.bytes) {
-          findings.push({
-            log,
-            line: verified.records + 1,
-            what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
-          })
-        }
-        if (head && findings.length === 0 && head.size === verified.bytes && head.hash !== verified.hash) {
-          findings.push({ log, line: verified.records, what: 'the log is whole in itself, but not the one that was recorded' })
-        }
-        return { findings, verified }
-      }
+      const look = () => lookAt(shelf, schemas, log, head)
       let { findings, verified } = look()
       if (findings.length > 0 && running) {
         await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
         ;({ findings, verified } = look())
       }
       for (const finding of findings) await report(finding)
+      if (findings.length > 0) told.add(log)
       total.logs++
       total.records += verified.records
       total.bytes += verified.bytes
@@ -73,6 +62,34 @@ export const verifyVerb: Verb = {
   },
 }
 
+/** What is wrong with a log: in itself, and by what the views last saw of it. */
+function lookAt(shelf: FileShelf, schemas: Schemas, log: string, head: ReturnType<Heads['of']>) {
+  const findings: Finding[] = []
+  const verified = verifyFile(shelf, schemas, log, (finding) => findings.push(finding))
+  if (head && findings.length === 0 && head.size > verified.bytes) {
+    findings.push({
+      log,
+      line: verified.records + 1,
+      what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
+    })
+  }
+  if (head && findings.length === 0 && head.size === verified.bytes && head.hash !== verified.hash) {
+    findings.push({ log, line: verified.records, what: 'the log is whole in itself, but not the one that was recorded' })
+  }
+  return { findings, verified }
+}
+
+/** A log that cannot be read is a finding, and keeps no other from being looked at. */
+function verifyFile(shelf: FileShelf, schemas: Schemas, log: string, tell: (finding: Finding) => void) {
+  try {
+    return verify({ shelf, events: features.events, schemas }, log, tell)
+  } catch (error) {
+    if (!(error instanceof Error && 'syscall' in error)) throw error
+    tell({ log, line: 0, what: `it cannot be read: ${error.message}` })
+    return { records: 0, bytes: 0, hash: '' }
+  }
+}
+
 const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
 
 /** Where the views last saw each log end. */
@@ -81,10 +98,16 @@ interface Heads {
   all(): Iterable<string>
 }
 
-/** The logs that are there, and then those that the views know and that are not. */
+function* astray(shelf: FileShelf, only: string | undefined): Generator<Finding> {
+  if (only !== undefined) return
+  const what = 'it leads elsewhere: nothing is read or written through links'
+  for (const log of shelf.astray()) yield { log, line: 0, what }
+}
+
+/** The logs that are there, and then those that the views know and that are not at their own place: some are there twice. */
 function* withLost(shelf: FileShelf, heads: Heads): Generator<string> {
   yield* shelf.names()
-  for (const log of heads.all()) if (!existsSync(fileOf(shelf.home, log))) yield log
+  for (const log of heads.all()) if (!shelf.has(log)) yield log
 }
 
 /** Nothing where there are no views to ask, or where they may rightly be ahead of the logs. */

@@ -2,8 +2,10 @@
 // a simulated disk that fails in every way has the same shape.
 
 import * as fs from 'node:fs'
+import { dirname } from 'node:path'
 import { SyncFailed } from '../core/log.ts'
 import { openDatabase } from '../core/tables.ts'
+import { checkFile, checkWay, checkWayTo, type Way, wayOf } from './way.ts'
 
 export interface Disk {
   /** Opens for reading and writing; makes the file where `make` is set. */
@@ -24,6 +26,8 @@ export interface Disk {
   rename(from: string, to: string): void
   remove(path: string): void
   list(path: string): string[]
+  /** Where this path leads: to what is there, elsewhere, or to nothing. */
+  leads(path: string): Way
   exists(path: string): boolean
   /** The length of the file at this path; 0 where there is none. */
   sizeAt(path: string): number
@@ -34,10 +38,22 @@ export interface Disk {
 }
 
 export const realDisk: Disk = {
-  open: (path, make) =>
-    // No symbolic link is followed for the last step: a link planted under `logs/` leads nowhere.
-    fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (make ? fs.constants.O_CREAT : 0), 0o600),
-  openToRead: (path) => fs.openSync(path, 'r'),
+  open: (path, make) => {
+    // A link planted under `logs/` leads nowhere: neither as a folder on the way nor as the file itself.
+    checkWay(dirname(path))
+    return fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (make ? fs.constants.O_CREAT : 0), 0o600)
+  },
+  openToRead: (path) => {
+    try {
+      checkWay(path)
+      checkFile(path)
+      return fs.openSync(path, 'r')
+    } catch (error) {
+      // Not there because it was never made, and not because a link leads to where it is not.
+      if (codeOf(error) === 'ENOENT') checkWayTo(path)
+      throw error
+    }
+  },
   write: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),
   read: (fd, bytes, position) => fs.readSync(fd, bytes, 0, bytes.length, position),
   truncate: (fd, length) => fs.ftruncateSync(fd, length),
@@ -46,6 +62,8 @@ export const realDisk: Disk = {
   sync: (fd) => new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error ? reject(failed(error)) : resolve()))),
   syncNow,
   syncFolder: async (path) => {
+    // A folder that was put away keeps no names: of each file in it, it is told that it is damaged.
+    if (wayOf(path) !== 'there') return
     const fd = fs.openSync(path, 'r')
     try {
       await realDisk.sync(fd)
@@ -61,14 +79,22 @@ export const realDisk: Disk = {
       fs.closeSync(fd)
     }
   },
-  makeFolder: (path) => void fs.mkdirSync(path, { recursive: true, mode: 0o700 }),
+  makeFolder: (path) => {
+    checkWayTo(path)
+    fs.mkdirSync(path, { recursive: true, mode: 0o700 })
+  },
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.rmSync(path, { force: true }),
-  list: (path) => (fs.existsSync(path) ? fs.readdirSync(path).sort() : []),
+  list: (path) => (wayOf(path) === 'there' ? fs.readdirSync(path).sort() : []),
+  leads: wayOf,
   exists: (path) => fs.existsSync(path),
-  sizeAt: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0,
+  sizeAt: (path) => {
+    checkWayTo(dirname(path))
+    return fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0
+  },
   identity: (file) => (typeof file === 'number' ? fs.fstatSync(file) : fs.lstatSync(file, { throwIfNoEntry: false }))?.ino,
   hold: (path) => {
+    checkFile(path)
     const db = openDatabase(path, { timeout: 200 })
     try {
       db.exec('PRAGMA journal_mode = MEMORY')

@@ -1,13 +1,15 @@
 // The log of one data directory on one machine: the lock, the journal, and the files that readers know.
 
 import { randomBytes } from 'node:crypto'
+import { Refusal } from '../core/errors.ts'
 import type { Between, JournalLine, Line, Log, Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
-import { type Disk, realDisk } from './disk.ts'
+import { codeOf, type Disk, realDisk } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { Journal } from './journal.ts'
 import { Lock } from './lock.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
+import { realHome } from './way.ts'
 
 export class FileLog implements Log {
   readonly #lock: Lock
@@ -26,9 +28,10 @@ export class FileLog implements Log {
 
   /** Takes the lock, recovers what a crash left, and is ready to append. */
   static open(
-    home: string,
+    named: string,
     { disk = realDisk, now = Date.now, report = () => {} }: { disk?: Disk; now?: () => number; report?: Report } = {},
   ): FileLog {
+    const home = realHome(named)
     const folder = journalOf(home)
     disk.makeFolder(folder)
     const lock = Lock.take(disk, home, folder, now())
@@ -102,7 +105,12 @@ export class FileLog implements Log {
   }
 
   read(log: string, offset: number, length: number): Buffer {
-    return this.#copies.read(log, offset, length)
+    try {
+      return this.#copies.read(log, offset, length)
+    } catch (error) {
+      if (codeOf(error) === '') throw error
+      throw new Refusal('unavailable', 'log-damaged', `The log cannot be read (${codeOf(error)}).`)
+    }
   }
 
   async checkpoint({ batches, views }: Between): Promise<void> {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type Database from 'better-sqlite3'
 import { openDatabase } from '../core/tables.ts'
 import { type Disk, withFile, writeAll } from './disk.ts'
+import { checkFile } from './way.ts'
 
 export interface Holder {
   pid: number
@@ -75,6 +76,7 @@ export class Lock {
 /** Who last took the lock, if they left a note. */
 export function holderOf(journal: string): Holder | undefined {
   try {
+    checkFile(note(journal))
     return JSON.parse(readFileSync(note(journal), 'utf8')) as Holder
   } catch {
     return undefined
@@ -85,6 +87,7 @@ export function holderOf(journal: string): Holder | undefined {
 export function isHeld(journal: string): boolean {
   let db: Database.Database | undefined
   try {
+    checkFile(join(journal, 'lock'))
     db = openDatabase(join(journal, 'lock'), { readonly: true, fileMustExist: true, timeout: 0 })
     db.exec('SELECT count(*) FROM sqlite_master')
     return false

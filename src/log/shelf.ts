@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { isOpaqueId } from '../core/ids.ts'
 import { CHUNK, type Shelf } from '../core/log.ts'
 import { codeOf, type Disk, realDisk } from './disk.ts'
+import { realHome } from './way.ts'
 
 export const logsOf = (home: string) => join(home, 'logs')
 export const journalOf = (home: string) => join(home, 'logs', '.journal')
@@ -22,7 +23,7 @@ export class FileShelf implements Shelf {
 
   /** `reuse`: what was read is good until a few more readings, for whoever goes through everything once. */
   constructor(home: string, { reuse = false, disk = realDisk }: { reuse?: boolean; disk?: Disk } = {}) {
-    this.home = home
+    this.home = realHome(home)
     this.#disk = disk
     // A line is at most two pieces long, so that with four the one before it is never written over.
     this.#ring = reuse ? Array.from({ length: 4 }, () => Buffer.allocUnsafeSlow(CHUNK)) : []
@@ -33,9 +34,24 @@ export class FileShelf implements Shelf {
     yield* this.#jsonl('audit')
     for (const user of this.#folder('users')) {
       if (!isOpaqueId(user)) continue
-      if (this.#disk.exists(fileOf(this.home, `users/${user}/user`))) yield `users/${user}/user`
+      if (this.has(`users/${user}/user`)) yield `users/${user}/user`
       yield* this.#jsonl(`users/${user}/sessions`)
     }
+  }
+
+  /** The folders of logs that lead elsewhere: what is there is not read. */
+  *astray(): Generator<string> {
+    const users = this.#folder('users').flatMap((user) => [`users/${user}`, `users/${user}/sessions`])
+    for (const folder of ['accounts', 'audit', 'users', ...users]) if (this.#leads(folder) === 'elsewhere') yield folder
+  }
+
+  /** Is there a file for this log, at its own place? */
+  has(log: string): boolean {
+    return this.#leads(`${log}.jsonl`) === 'there'
+  }
+
+  #leads(path: string) {
+    return this.#disk.leads(join(this.home, 'logs', path))
   }
 
   read(log: string, offset: number, length: number): Buffer {

@@ -390,6 +390,10 @@ export class SimulatedDisk implements Disk {
     return node instanceof Folder ? [...node.names.keys()].sort() : []
   }
 
+  leads(path: string): 'there' | 'nowhere' {
+    return this.exists(path) ? 'there' : 'nowhere'
+  }
+
   exists(path: string): boolean {
     return this.#find(path) !== undefined
   }
