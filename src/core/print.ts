@@ -35,7 +35,13 @@ const envelope = z
 
 /** The JSON Schema of a Zod schema, as it is published. */
 export function jsonSchema(schema: z.ZodType, io: 'input' | 'output' = 'output'): Record<string, unknown> {
-  return z.toJSONSchema(schema, { io, target: 'draft-2020-12' }) as Record<string, unknown>
+  return z.toJSONSchema(schema, { io, target: 'draft-2020-12', override: keepDefault }) as Record<string, unknown>
+}
+
+/** Of what is read from another form first, Zod drops what stands in for it where it is not given. */
+const keepDefault: NonNullable<Parameters<typeof z.toJSONSchema>[1]>['override'] = ({ zodSchema, jsonSchema }) => {
+  const { def } = zodSchema._zod
+  if (def.type === 'default') jsonSchema.default ??= def.defaultValue as typeof jsonSchema.default
 }
 
 const text = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`

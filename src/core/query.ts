@@ -1,6 +1,6 @@
 // Queries: what a caller may read. A query sees only what is durable, and everything the caller itself was told is recorded.
 
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { Refuses } from './command.ts'
 import type { Refusal } from './errors.ts'
 import type { Action, Caller } from './policy.ts'
@@ -24,6 +24,15 @@ export interface Asked<I, R extends string> {
   /** A sentence for people about a record. */
   says(record: Recorded): string
 }
+
+/** A whole number as a query string tells it: digits, and no `0x10`, `1e2` or blank that a number can be made of as well. */
+export const whole = (least: number, most: number, otherwise: number) =>
+  z
+    .preprocess(
+      (given) => (typeof given === 'string' && /^\d{1,15}$/.test(given) ? Number(given) : given),
+      z.number('must be a whole number').int().min(least).max(most),
+    )
+    .default(otherwise)
 
 /** An answer that is a part of a log: the door gives it as JSON, as the log's own bytes, or as a stream that follows. */
 export class Slice {

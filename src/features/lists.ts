@@ -5,7 +5,7 @@ import { z } from 'zod'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
-import { query } from '../core/query.ts'
+import { query, whole } from '../core/query.ts'
 import { type Erased, isErased, type Recorded } from '../core/record.ts'
 import type { Parameter } from '../core/view.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
@@ -54,8 +54,8 @@ const filters = {
   status: z.enum(['active', 'closed']).optional(),
   from: time.optional().describe('started at or after'),
   to: time.optional().describe('started before'),
-  limit: z.coerce.number().int().min(1).max(200).default(50),
-  offset: z.coerce.number().int().min(0).max(1_000_000).default(0),
+  limit: whole(1, 200, 50),
+  offset: whole(0, 1_000_000, 0),
   cursor: z.string().max(200).optional().describe('the next_cursor of the page before'),
 }
 type Filters = z.infer<z.ZodObject<typeof filters>>

@@ -7,7 +7,7 @@ import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
-import { query, Slice } from '../core/query.ts'
+import { query, Slice, whole } from '../core/query.ts'
 import { flat, isErased, type Recorded } from '../core/record.ts'
 import { lostSession, sessions, shownSession } from './sessions.ts'
 
@@ -116,7 +116,7 @@ const append = command({
   answer: (records, input) => (input.many ? records.map(flat) : flat(records[0] as Recorded)),
 })
 
-const after = z.coerce.number().int().min(0).default(0).describe('only records whose seq is higher')
+const after = whole(0, Number.MAX_SAFE_INTEGER, 0).describe('only records whose seq is higher')
 const inSession = { session_id: opaqueId, after }
 
 const read = query({
@@ -125,7 +125,7 @@ const read = query({
   may: 'read',
   input: z.strictObject({
     ...inSession,
-    limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+    limit: whole(1, 10_000, 1000),
     follow: z.enum(['0', '1']).default('0'),
   }),
   also: ['application/x-ndjson', 'text/event-stream'],
@@ -150,7 +150,7 @@ const timeline = query({
   at: 'GET /api/v1/sessions/{session_id}/timeline',
   does: 'What happened in a session, in order, with the time since its start and a sentence for people.',
   may: 'read',
-  input: z.strictObject({ ...inSession, limit: z.coerce.number().int().min(1).max(5000).default(1000) }),
+  input: z.strictObject({ ...inSession, limit: whole(1, 5000, 1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
   read: ({ input: { session_id, after, limit }, records, says, ...on }) => {

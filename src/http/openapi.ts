@@ -22,6 +22,7 @@ const always: Refuses = {
   'headers-too-slow': 'invalid',
   starting: 'unavailable',
   rebuilding: 'unavailable',
+  'log-damaged': 'unavailable',
 }
 const ofBodies: Refuses = {
   'unsupported-media-type': 'invalid',
@@ -40,7 +41,6 @@ const ofCommands: Refuses = {
   'outcome-unknown': 'unavailable',
   overloaded: 'unavailable',
   stopping: 'unavailable',
-  'log-damaged': 'unavailable',
 }
 
 type Json = Record<string, unknown>

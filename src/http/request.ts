@@ -8,6 +8,8 @@ import { invalid, Refusal } from '../core/errors.ts'
 const LONGEST_TARGET = 4096
 const MOST_HEADERS = 100
 
+const DOTS = /^[^?]*\/(?:\.|%2e){1,2}(?:[/?]|$)/i
+
 /** Headers of which Node keeps the first and another reader might keep the last. */
 const ONCE = ['host', 'content-type', 'authorization']
 const lengths = new Set(ONCE.map(({ length }) => length))
@@ -16,6 +18,8 @@ export function checkRequest({ url = '', rawHeaders }: IncomingMessage): void {
   if (url.length > LONGEST_TARGET) {
     throw new Refusal('too-large', 'target-too-long', `An address is at most ${LONGEST_TARGET} characters long.`)
   }
+  // The router would go up a step, where a proxy in front of it might not: what is asked for must stand in the address.
+  if (DOTS.test(url)) throw new Refusal('not-found', 'no-such-route', 'An address has no . or .. as a step.')
   if (rawHeaders.length > 2 * MOST_HEADERS) {
     throw new Refusal('too-large', 'headers-too-large', `A request has at most ${MOST_HEADERS} headers.`)
   }
