@@ -399,6 +399,9 @@ export function stepsOf(source: string, text: string): number {
 
 // --- texts that fit -----------------------------------------------------------------------------------------------------
 
+/** The letters of each place that can be seen on paper. */
+const shown = new WeakMap<Node, number[]>()
+
 /** A text that fits a pattern without looks; `upTo(n)` draws a whole number from 0 to n. */
 export function textFor(node: Node, upTo: (most: number) => number, longest = 12): string {
   if (node.is === 'row') return node.parts.map((part) => textFor(part, upTo, longest)).join('')
@@ -408,6 +411,7 @@ export function textFor(node: Node, upTo: (most: number) => number, longest = 12
     return Array.from({ length: times }, () => textFor(node.what, upTo, longest)).join('')
   }
   if (node.is !== 'letters') return ''
-  const letters = [...node.has.keys()].filter((c) => node.has[c] === 1 && c > 32 && c < 127)
+  const letters = shown.get(node) ?? [...node.has.keys()].filter((c) => node.has[c] === 1 && c > 32 && c < 127)
+  shown.set(node, letters)
   return String.fromCharCode(letters[upTo(letters.length - 1)] as number)
 }
