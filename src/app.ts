@@ -124,6 +124,8 @@ export async function serve(opening: Opening): Promise<Serving> {
 const timesOf = ({ patience }: Config) => ({
   headersTimeout: patience,
   requestTimeout: 0,
+  // One without is refused by the door, in the words of every refusal.
+  requireHostHeader: false,
   connectionsCheckingInterval: Math.min(patience, CHORES_MS),
 })
 

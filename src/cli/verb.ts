@@ -57,7 +57,7 @@ export const putJson = (value: unknown) => put(`${JSON.stringify(value)}\n`)
 export const text = (value: string | boolean | undefined) => (typeof value === 'string' ? value : undefined)
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: it is control characters that are made visible
-const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g
+const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
 
 /** What was said may hold anything; a terminal must not obey it. */
 export const visible = (text: string) => text.replace(CONTROLS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
