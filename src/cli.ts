@@ -1,5 +1,6 @@
 // The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
 
+import { dirname } from 'node:path'
 import { catVerb } from './cli/cat.ts'
 import { infoVerb } from './cli/info.ts'
 import { keysVerb } from './cli/keys.ts'
@@ -8,10 +9,11 @@ import { replayVerb } from './cli/replay.ts'
 import { serveVerb } from './cli/serve.ts'
 import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
 import { verifyVerb } from './cli/verify.ts'
-import { BadConfig, readConfig } from './config.ts'
+import { BadConfig, readConfig, sortIn } from './config.ts'
 import { Refusal } from './core/errors.ts'
 import { JournalDamaged } from './log/journal.ts'
 import { Held } from './log/lock.ts'
+import { projectionOf } from './log/shelf.ts'
 
 const verbs: Record<string, Verb> = {
   serve: serveVerb,
@@ -54,7 +56,9 @@ async function main([name, ...args]: string[]): Promise<number> {
     await put(`${verb.does}\n\n  ${verb.usage}\n`)
     return exit.done
   }
-  return verb.run({ config: readConfig(), ...parse(verb, args) })
+  const config = readConfig()
+  sortIn(dirname(projectionOf(config.home)))
+  return verb.run({ config, ...parse(verb, args) })
 }
 
 function codeOf(error: unknown): number {

