@@ -15,6 +15,7 @@ import type { Caller } from './core/policy.ts'
 import { Recorder } from './core/recorder.ts'
 import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
+import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
 import { unreadable } from './http/problem.ts'
@@ -198,6 +199,12 @@ const operations: DoorParts['operate'] = {
   settle: async (sessile) => {
     await sessile.recorder.settle()
     return { settled: true }
+  },
+  'backup.begins': async ({ recorder, log }) => {
+    const until = new Date(await recorder.moment()).toISOString()
+    // Step by step: nobody's answer waits for all the files there are.
+    for (const _ of log.settling()) await turn()
+    return { until }
   },
   'rebuild.begins': (sessile) => sessile.recorder.rebuildBegins(),
   'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.rebuildGoesOn(rebuild),

@@ -76,6 +76,8 @@ export class Deciding {
   #trailing: Trailing
   /** The latest timestamp given, in milliseconds. */
   latest: number
+  /** Every record from now on has this time or a later one. */
+  #earliest = 0
   readonly #parts: Grounds
   /** What is the same for every command. */
   readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'lastAt' | 'damaged'>
@@ -110,6 +112,13 @@ export class Deciding {
 
   get trailing(): Trailing {
     return this.#trailing
+  }
+
+  /** A moment that every record so far has reached, and none that follows will: it divides the order of recording in two. */
+  moment(): number {
+    const moment = Math.max(this.latest, this.#earliest, this.#parts.source.now())
+    this.#earliest = moment + 1
+    return moment
   }
 
   /** Decides one command and takes its records into the batch; a refusal leaves the batch as it was. */
@@ -155,7 +164,7 @@ export class Deciding {
       }
     }
     // Law 6: the server's clock, and never earlier than the last record.
-    this.latest = Math.max(this.latest, this.#parts.source.now())
+    this.latest = Math.max(this.latest, this.#earliest, this.#parts.source.now())
     return command.decide({
       settings: this.#same.settings,
       ulid: this.#same.ulid,

@@ -46,6 +46,8 @@ export interface Log extends Shelf {
   sync(): Promise<void>
   /** Brings every acknowledged line into the file of its log, where other processes find it; throws where it cannot. */
   settle(): void
+  /** The same in steps, of which each is short: the lines that were acknowledged when it began are in their files when it ends. */
+  settling(): Iterable<void>
   /** The acknowledged lines after this place in order; undefined if the journal does not reach from there to its end. */
   since(lsn: number): Iterable<JournalLine> | undefined
   /** Why this log takes no more lines; undefined when all is well with it. */

@@ -175,9 +175,9 @@ export class Copies {
     return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
   }
 
-  /** Copies all there is, now. */
-  settle(): void {
-    for (const log of [...this.#pending.keys()]) this.#copy(log)
+  /** Copies all there is by now, a log with each step. */
+  *settling(): Generator<void> {
+    for (const log of [...this.#pending.keys()]) yield this.#copy(log)
   }
 
   /** Copies what these logs have for a few milliseconds, then lets others have their turn. */
@@ -340,7 +340,7 @@ export class Copies {
 
   /** Makes every file touched since the last time durable, and the names that lead to it. */
   async harden(): Promise<void> {
-    this.settle()
+    for (const _ of this.settling());
     const { touched, folders } = { touched: this.#touched, folders: this.#folders }
     this.#touched = new Set()
     this.#folders = new Set()
@@ -384,12 +384,12 @@ const unwritable = (error: unknown) => `its file cannot be written (${codeOf(err
 const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))
 
 /** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
-function firstForeign(found: Buffer, expected: Buffer): number {
+export function firstForeign(found: Buffer, expected: Buffer): number {
   if (found.equals(expected.subarray(0, found.length))) return -1
   return found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
 }
 
-async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   let next = 0
   const worker = async () => {
     while (next < items.length) await work(items[next++] as T)

@@ -85,7 +85,11 @@ export class FileLog implements Log {
   }
 
   settle(): void {
-    this.#copies.settle()
+    for (const _ of this.settling());
+  }
+
+  settling(): Iterable<void> {
+    return this.#copies.settling()
   }
 
   since(lsn: number): JournalLine[] | undefined {

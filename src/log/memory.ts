@@ -36,6 +36,10 @@ export class MemoryLog implements Log {
 
   settle(): void {}
 
+  settling(): Iterable<void> {
+    return []
+  }
+
   since(lsn: number): JournalLine[] | undefined {
     if (lsn > this.lsn || lsn < this.#dropped) return undefined
     return this.#lines.slice(lsn - this.#dropped)
