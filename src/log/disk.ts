@@ -108,6 +108,15 @@ export const realDisk: Disk = {
   },
 }
 
+/** For whoever may look and not touch. */
+export const readingDisk: Disk = {
+  ...realDisk,
+  open: (path) => fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW),
+}
+
+/** Removes a folder and all that is in it. */
+export const removeTree = (path: string) => fs.rmSync(path, { recursive: true, force: true })
+
 function syncNow(fd: number): void {
   try {
     fs.fsyncSync(fd)

@@ -76,17 +76,9 @@ export class Journal {
   /** Reads what is there and begins a new epoch with it. `survived`: the lines that were durable and not yet checkpointed. */
   static open(disk: Disk, folder: string, report: Report): { journal: Journal; survived: JournalLine[] } {
     disk.makeFolder(folder)
-    const { segments, stale } = find(disk, folder)
-    const survived: JournalLine[] = []
-    segments.forEach((segment, i) => {
-      const frames = read(disk, segment)
-      const last = i === segments.length - 1
-      if (frames.damaged || (frames.torn && !last)) throw damaged(segment, frames, segments, folder)
-      const next = segments[i + 1]
-      if (next && next.header.first !== segment.header.first + frames.lines.length) throw damaged(segment, frames, segments, folder)
-      for (const line of frames.lines) survived.push(line)
-      if (frames.torn) setAside(disk, folder, segment, frames, report)
-    })
+    const { segments, stale, survived } = surviving(disk, folder, (segment, frames) =>
+      setAside(disk, folder, segment, frames, report),
+    )
     const newest = segments.at(-1)?.header
     const first = segments[0]?.header.first ?? 1
     const header: Header = {
@@ -231,6 +223,26 @@ function find(disk: Disk, folder: string): { segments: Segment[]; stale: string[
       return { header, path }
     })
   return { segments, stale }
+}
+
+/** What a start finds here: the lines that it counts as recorded, in order. Nothing is changed. */
+export function surviving(
+  disk: Disk,
+  folder: string,
+  torn: (segment: Segment, frames: Frames) => void = () => {},
+): { segments: Segment[]; stale: string[]; survived: JournalLine[] } {
+  const { segments, stale } = find(disk, folder)
+  const survived: JournalLine[] = []
+  segments.forEach((segment, i) => {
+    const frames = read(disk, segment)
+    const last = i === segments.length - 1
+    if (frames.damaged || (frames.torn && !last)) throw damaged(segment, frames, segments, folder)
+    const next = segments[i + 1]
+    if (next && next.header.first !== segment.header.first + frames.lines.length) throw damaged(segment, frames, segments, folder)
+    for (const line of frames.lines) survived.push(line)
+    if (frames.torn) torn(segment, frames)
+  })
+  return { segments, stale, survived }
 }
 
 const read = (disk: Disk, { path, header }: Segment): Frames =>
