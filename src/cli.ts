@@ -1,11 +1,12 @@
 // The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
 
-import { dirname } from 'node:path'
+import { backupVerb } from './cli/backup.ts'
 import { catVerb } from './cli/cat.ts'
 import { infoVerb } from './cli/info.ts'
 import { keysVerb } from './cli/keys.ts'
 import { rebuildVerb } from './cli/rebuild.ts'
 import { replayVerb } from './cli/replay.ts'
+import { restoreVerb } from './cli/restore.ts'
 import { serveVerb } from './cli/serve.ts'
 import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
 import { verifyVerb } from './cli/verify.ts'
@@ -23,6 +24,8 @@ const verbs: Record<string, Verb> = {
   verify: verifyVerb,
   rebuild: rebuildVerb,
   replay: replayVerb,
+  backup: backupVerb,
+  restore: restoreVerb,
 }
 
 const help = () => `sessile: the record of sessions

@@ -48,11 +48,12 @@ const MOST_ROUNDS = 20
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
   const running = holder(config)
-  return running ? rebuildBeside(config, live, running) : rebuildAlone(config, live)
+  return running ? rebuildBeside(config, live, running) : rebuildAlone(config)
 }
 
 /** Nobody holds the data: this process does, for as long as it takes. */
-async function rebuildAlone(config: Config, live: string): Promise<Done> {
+export async function rebuildAlone(config: Config): Promise<Done> {
+  const live = projectionOf(config.home)
   const log = openLog({ config })
   try {
     const views = Views.create(freshOf(live), features)
