@@ -1,0 +1,174 @@
+// Backups cut off at every system call that touches a disk, damaged at every byte, and made again and again under load.
+// Needs strace, and says so where it is missing.
+//
+//   SESSILE_TEST_POINTS=all npm run test:backup     each call in turn, not only some of them
+
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { backup, checked, erase, expectBeginning, folders, load, recordsIn, restore, talk, treeOf } from './backups.ts'
+import { filesUnder, makeHome, run, said, sessionFile } from './harness.ts'
+
+const POINTS = process.env.SESSILE_TEST_POINTS === 'all' ? Number.POSITIVE_INFINITY : Number(process.env.SESSILE_TEST_POINTS ?? 12)
+const FLIPS = Number(process.env.SESSILE_TEST_FLIPS ?? 60)
+const ROUNDS = Number(process.env.SESSILE_TEST_ROUNDS ?? 6)
+const HOURS = 24 * 3_600_000
+
+const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+const CALLS = ['pwrite64', 'rename', 'fsync', 'fdatasync', 'ftruncate', 'unlink', 'mkdir', 'rmdir']
+
+/** A backup that a second one follows in which there is something of everything: more, new, erased, forgotten. */
+async function twoBackups(): Promise<{ home: string; old: string; first: Json; second: Json }> {
+  const running = await run()
+  const { to } = folders()
+  const sessions = await Promise.all(['ada', 'bob', 'eve'].map((user) => talk(running.admin, user, 'one', 'two', 'three')))
+  const artifact = join(running.home, 'logs/users/ada/artifacts/audio-1.wav')
+  mkdirSync(join(artifact, '..'))
+  writeFileSync(artifact, Buffer.alloc(10_000, 7))
+  await backup(running.home, to)
+  await running.stop()
+  const erasing = sessionFile(running.home, sessions[0] as string)
+  writeFileSync(erasing, erase(readFileSync(erasing, 'utf8'), 1))
+  rmSync(artifact)
+  rmSync(join(running.home, 'projections'), { recursive: true })
+  const again = await running.restart()
+  await again.admin.append(sessions[1] as string, said('four', { user_id: 'bob' }))
+  await talk(again.admin, 'fay', 'five')
+  await again.stop()
+  const last = `${to}-last`
+  cpSync(to, last, { recursive: true })
+  expect(await backup(running.home, last, '--forget')).toMatchObject({ code: 0, told: { made: 1, grown: 1, replaced: 1, gone: 1 } })
+  return { home: running.home, old: to, first: await restored(to), second: await restored(last) }
+}
+
+type Json = Record<string, string>
+
+/** What a restore gives. */
+async function restored(from: string): Promise<Json> {
+  const { back } = folders()
+  expect(await restore(from, back)).toMatchObject({ code: 0, err: '' })
+  const tree = treeOf(back, 'logs')
+  for (const name of Object.keys(tree)) if (name.includes('.journal')) delete tree[name]
+  return tree
+}
+
+/** Backs up under strace, with these options. */
+const traced = (home: string, to: string, options: string[]) =>
+  spawnSync('strace', ['-f', '-qq', ...options, process.execPath, BIN, 'backup', to, '--forget'], {
+    env: { ...process.env, SESSILE_HOME: home, UV_USE_IO_URING: '0' },
+    encoding: 'utf8',
+  })
+
+/** Every call of a whole backup that touches a disk, by its name and its place among those of that name. */
+function callsOf(home: string, old: string): [call: string, nth: number][] {
+  const copy = join(makeHome(), 'saved')
+  cpSync(old, copy, { recursive: true })
+  const log = join(makeHome(), 'calls')
+  const { status, error } = traced(home, copy, ['-o', log, '-e', `trace=${CALLS.join(',')}`])
+  if (error) throw new Error('this suite needs strace')
+  expect(status).toBe(0)
+  const lines = readFileSync(log, 'utf8').split('\n')
+  return CALLS.flatMap((call) => {
+    // Each thread counts its own.
+    const byThread = new Map<string, number>()
+    for (const line of lines) {
+      const [, thread = '', name] = /^(\d+) +(\w+)\(/.exec(line) ?? []
+      if (name === call) byThread.set(thread, (byThread.get(thread) ?? 0) + 1)
+    }
+    return Array.from({ length: Math.max(0, ...byThread.values()) }, (_, i): [string, number] => [call, i + 1])
+  })
+}
+
+const spread = <T>(all: T[], most: number): T[] =>
+  all.length <= most ? all : Array.from({ length: most }, (_, i) => all[Math.floor((i * all.length) / most)] as T)
+
+describe('sessile backup, cut off', () => {
+  it.each(['signal=KILL', 'error=ENOSPC', 'error=EIO'])(
+    'at a system call by %s, is the last one or the new one, and never anything between',
+    async (how) => {
+      const { home, old, first, second } = await twoBackups()
+      const points = spread(callsOf(home, old), POINTS)
+      expect(points.length).toBeGreaterThan(0)
+      const became = { first: 0, second: 0 }
+      for (const [call, nth] of points) {
+        const copy = join(makeHome(), 'saved')
+        cpSync(old, copy, { recursive: true })
+        const { status, stderr } = traced(home, copy, [
+          '-e',
+          `trace=${call}`,
+          '-e',
+          `inject=${call}:${how}:when=${nth}`,
+          '-o',
+          '/dev/null',
+        ])
+        const at = `${call} ${nth}, ${how}: ${stderr}`
+        const tree = await restored(copy)
+        const is = JSON.stringify(tree) === JSON.stringify(second) ? 'second' : 'first'
+        expect(tree, at).toEqual(is === 'second' ? second : first)
+        if (status === 0) expect(is, at).toBe('second')
+        became[is]++
+        // The next one clears up and is whole, with nothing left of what was erased.
+        expect(await backup(home, copy, '--forget'), at).toMatchObject({ code: 0 })
+        expect(await restored(copy), at).toEqual(second)
+        expect(
+          filesUnder(copy).filter((path) => /replaced|under-way|\.new$|\.wav$/.test(path)),
+          at,
+        ).toEqual([])
+        rmSync(join(copy, '..'), { recursive: true })
+      }
+      console.log(
+        `${points.length} calls, ${how}: ${became.first} times the last one stayed, ${became.second} times the new one counted`,
+      )
+      expect(became.first).toBeGreaterThan(0)
+    },
+    HOURS,
+  )
+})
+
+describe('sessile restore', () => {
+  it(
+    'refuses a backup in which any bit is flipped',
+    async () => {
+      const { old } = await twoBackups()
+      const names = ['manifest.jsonl', ...filesUnder(old).filter((path) => path.startsWith('logs/'))]
+      const places = names.flatMap((name) => Array.from(readFileSync(join(old, name)), (_, at): [string, number] => [name, at]))
+      const chosen = spread(places, FLIPS)
+      for (const [i, [name, at]] of chosen.entries()) {
+        const before = readFileSync(join(old, name))
+        const bytes = Buffer.from(before)
+        bytes[at] = (bytes[at] as number) ^ (1 << (i % 8))
+        writeFileSync(join(old, name), bytes)
+        const told = await checked(old)
+        expect(told, `${name} at ${at}`).toMatchObject({ code: 1, out: '' })
+        expect(told.err, `${name} at ${at}`).toContain(name)
+        writeFileSync(join(old, name), before)
+      }
+      console.log(`${chosen.length} flipped bits of ${places.length} bytes refused`)
+      expect(await checked(old)).toMatchObject({ code: 0 })
+    },
+    HOURS,
+  )
+
+  it(
+    'gives a beginning of the order of recording, however often it is saved under load',
+    async () => {
+      const running = await run()
+      const { to } = folders()
+      const { acknowledged, stop } = await load(running.admin, 6)
+      const rounds: { early: Set<string>; until: string; records: Awaited<ReturnType<typeof recordsIn>> }[] = []
+      for (let round = 0; round < ROUNDS; round++) {
+        const early = new Set(acknowledged)
+        const { code, told } = await backup(running.home, to)
+        expect({ code, findings: told.findings }).toEqual({ code: 0, findings: [] })
+        rounds.push({ early, until: told.until, records: recordsIn(to) })
+      }
+      await stop()
+      running.sessile.log.settle()
+      const all = recordsIn(running.home)
+      for (const { early, until, records } of rounds) expectBeginning(records, all, early, until)
+      console.log(`${ROUNDS} backups while ${all.length} records were recorded`)
+    },
+    HOURS,
+  )
+})
