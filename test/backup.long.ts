@@ -10,7 +10,7 @@ import { describe, expect, it } from 'vitest'
 import { backup, checked, erase, expectBeginning, folders, load, recordsIn, restore, talk, treeOf } from './backups.ts'
 import { filesUnder, makeHome, run, said, sessionFile } from './harness.ts'
 
-const POINTS = process.env.SESSILE_TEST_POINTS === 'all' ? Number.POSITIVE_INFINITY : Number(process.env.SESSILE_TEST_POINTS ?? 12)
+const POINTS = process.env.SESSILE_TEST_POINTS === 'all' ? Number.POSITIVE_INFINITY : Number(process.env.SESSILE_TEST_POINTS ?? 10)
 const FLIPS = Number(process.env.SESSILE_TEST_FLIPS ?? 60)
 const ROUNDS = Number(process.env.SESSILE_TEST_ROUNDS ?? 6)
 const HOURS = 24 * 3_600_000
@@ -91,22 +91,22 @@ describe('sessile backup, cut off', () => {
       const points = spread(callsOf(home, old), POINTS)
       expect(points.length).toBeGreaterThan(0)
       const became = { first: 0, second: 0 }
+      const log = join(makeHome(), 'calls')
+      let hits = 0
       for (const [call, nth] of points) {
         const copy = join(makeHome(), 'saved')
         cpSync(old, copy, { recursive: true })
-        const { status, stderr } = traced(home, copy, [
-          '-e',
-          `trace=${call}`,
-          '-e',
-          `inject=${call}:${how}:when=${nth}`,
-          '-o',
-          '/dev/null',
-        ])
+        const inject = ['-o', log, '-e', `trace=${call}`, '-e', `inject=${call}:${how}:when=${nth}`]
+        const { status, stderr } = traced(home, copy, inject)
         const at = `${call} ${nth}, ${how}: ${stderr}`
         const tree = await restored(copy)
         const is = JSON.stringify(tree) === JSON.stringify(second) ? 'second' : 'first'
         expect(tree, at).toEqual(is === 'second' ? second : first)
-        if (status === 0) expect(is, at).toBe('second')
+        // What failed is told. Where the threads have shared the calls otherwise, nothing may have been struck.
+        const struck = how === 'signal=KILL' ? status !== 0 : readFileSync(log, 'utf8').includes('INJECTED')
+        if (struck) expect(status, at).not.toBe(0)
+        else expect({ status, is }, at).toEqual({ status: 0, is: 'second' })
+        if (struck) hits++
         became[is]++
         // The next one clears up and is whole, with nothing left of what was erased.
         expect(await backup(home, copy, '--forget'), at).toMatchObject({ code: 0 })
@@ -117,9 +117,8 @@ describe('sessile backup, cut off', () => {
         ).toEqual([])
         rmSync(join(copy, '..'), { recursive: true })
       }
-      console.log(
-        `${points.length} calls, ${how}: ${became.first} times the last one stayed, ${became.second} times the new one counted`,
-      )
+      console.log(`${hits} calls, ${how}: ${became.first} times the last one stayed, ${became.second} times the new one counted`)
+      expect(hits).toBeGreaterThan(points.length / 2)
       expect(became.first).toBeGreaterThan(0)
     },
     HOURS,

@@ -30,7 +30,9 @@ import {
   treeOf,
 } from './backups.ts'
 import {
+  Client,
   cli,
+  clockAt,
   crashedCopy,
   filesUnder,
   later,
@@ -103,6 +105,21 @@ describe('sessile backup', () => {
     expectBeginning(restored, all, early, told.until)
   })
 
+  it('parts what was recorded before from what follows, also where the clock stands still or goes back', async () => {
+    const clock = clockAt('2031-05-02T09:30:00Z')
+    const running = await run(undefined, {}, clock)
+    const { body } = await running.admin.start()
+    const owner = new Client(running.url, JSON.parse(readFileSync(join(running.home, 'logs/.journal/holder.json'), 'utf8')).token)
+    for (const seconds of [0, 0, -7200, 60]) {
+      clock.move(seconds)
+      const before = await running.admin.append(body.session_id, said('before'))
+      const { until } = (await owner.post('/operator/backup.begins', {})).body
+      const after = await running.admin.append(body.session_id, said('after'))
+      expect([before.body.timestamp <= until, until < after.body.timestamp]).toEqual([true, true])
+    }
+    expect((await running.admin.post('/operator/backup.begins', {})).status).toBe(403)
+  })
+
   it('finds what a crash left in the journal only, and leaves the data as it is', async () => {
     const running = await run()
     const first = await talk(running.admin, 'ada', 'one', 'two')
@@ -117,6 +134,27 @@ describe('sessile backup', () => {
     expect(await backup(home, to)).toMatchObject({ code: 0, told: { records: 6, findings: [] } })
     expect(treeOf(home)).toEqual(data)
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
+  })
+
+  it('saves what a start would set aside, because it does not fit the file it belongs to', async () => {
+    const running = await run()
+    const first = await talk(running.admin, 'ada', 'one', 'two')
+    running.sessile.log.settle()
+    const home = crashedCopy(running.home)
+    const file = readFileSync(sessionFile(home, first))
+    writeFileSync(sessionFile(home, first), file.toString().replace('"two"', '"too"'))
+    const { to, back } = folders()
+    const { code, told } = await backup(home, to)
+    expect({ code, ...told }).toMatchObject({
+      code: 1,
+      findings: [{ name: nameOf(first), what: expect.stringContaining('line 3') }],
+    })
+    expect((await restore(to, back)).code).toBe(1)
+    const aside = join('logs/.journal/quarantine', `users~ada~sessions~${first}@0.lines`)
+    for (const place of [to, back]) expect(readFileSync(join(place, aside)).equals(file)).toBe(true)
+    const again = await run(back)
+    expect(await again.admin.append(first, said('three'))).toMatchObject({ status: 503, body: { reason: 'log-damaged' } })
+    expect((await again.admin.start({ user_id: 'bob' })).status).toBe(201)
   })
 
   it('refuses where the journal is damaged, since acknowledged records would be missing', async () => {
@@ -188,7 +226,8 @@ describe('sessile backup', () => {
       code: 1,
       findings: [{ name: nameOf(first), what: expect.stringContaining('line 2') }],
     })
-    const restored = await restore(to, back)
+    const [restored, bad] = await Promise.all([restore(to, back), worse(to, nameOf(first))])
+    expect(bad).toMatchObject({ code: 1, out: '', err: expect.stringContaining(`${nameOf(first)}: its SHA-256`) })
     expect(restored.code).toBe(1)
     expect(restored.err).toContain(`${nameOf(first)}:2`)
     expect(readFileSync(sessionFile(back, first), 'utf8')).toBe(file)
@@ -211,16 +250,20 @@ describe('sessile backup', () => {
     expect(existsSync(join(to, name))).toBe(false)
   })
 
-  it('leaves the last one whole when it is killed', async () => {
+  it('lets nobody else in while it is made, and leaves the last one whole when it is killed', async () => {
     const running = await run()
     const { to } = folders()
-    const many = (tag: string) => Promise.all(Array.from({ length: 30 }, (_, i) => talk(running.admin, `${tag}-${i}`, 'words')))
+    const many = (tag: string) => Promise.all(Array.from({ length: 10 }, (_, i) => talk(running.admin, `${tag}-${i}`, 'words')))
     await many('before')
     await backup(running.home, to)
     await many('after')
-    expect(await interrupted(running.home, to)).toBe(true)
+    const [second, look] = await interrupted(running.home, to, () => Promise.all([backup(running.home, to), checked(to)]))
+    expect(second).toMatchObject({ code: 4, told: undefined })
+    expect(second.err).toContain('is held by process')
+    expect(look).toMatchObject({ code: 1, out: '' })
+    expect(look.err).toContain('is just being made')
     expect(await checked(to)).toMatchObject({ code: 0 })
-    expect(await backup(running.home, to)).toMatchObject({ code: 0, told: { records: 1 + 2 * 60, findings: [] } })
+    expect(await backup(running.home, to)).toMatchObject({ code: 0, told: { records: 1 + 2 * 20, findings: [] } })
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
   })
 
@@ -391,6 +434,14 @@ function expectPlain(to: string): void {
   expect(filesUnder(to).filter((path) => /holder|\.wal|\.db/.test(path))).toEqual([])
 }
 
+/** The same line of a copy, damaged once more. */
+function worse(to: string, name: string): Promise<Ran> {
+  const copy = `${to}-worse`
+  cpSync(to, copy, { recursive: true })
+  flip(join(copy, name), readFileSync(join(copy, name)).indexOf('"ohe"') + 1)
+  return checked(copy)
+}
+
 function flip(path: string, at: number): void {
   const bytes = readFileSync(path)
   bytes[at] = (bytes[at] as number) ^ 1
@@ -399,14 +450,21 @@ function flip(path: string, at: number): void {
 
 const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
 
-/** Begins a backup and kills it when it begins to write; tells whether that cut it off. */
-async function interrupted(home: string, to: string): Promise<boolean> {
-  const child = spawn(process.execPath, [BIN, 'backup', to], { env: { ...process.env, SESSILE_HOME: home }, stdio: 'ignore' })
-  const end = new Promise<void>((resolve) => child.on('close', () => resolve()))
-  while (child.exitCode === null && !existsSync(join(to, 'under-way'))) await new Promise((resolve) => setImmediate(resolve))
-  child.kill('SIGKILL')
-  await end
-  return existsSync(join(to, 'under-way'))
+/** Begins a backup, stops it while it writes, and kills it there when this is done. */
+async function interrupted<T>(home: string, to: string, meanwhile: () => Promise<T>): Promise<T> {
+  for (;;) {
+    const child = spawn(process.execPath, [BIN, 'backup', to], { env: { ...process.env, SESSILE_HOME: home }, stdio: 'ignore' })
+    const end = new Promise<void>((resolve) => child.on('close', () => resolve()))
+    while (child.exitCode === null && !existsSync(join(to, 'under-way'))) await new Promise((resolve) => setImmediate(resolve))
+    child.kill('SIGSTOP')
+    // On a busy machine it may have come to its end first.
+    const stopped = existsSync(join(to, 'under-way'))
+    const done = stopped ? await meanwhile() : undefined
+    child.kill('SIGKILL')
+    await end
+    expect(existsSync(join(to, 'under-way'))).toBe(stopped)
+    if (stopped) return done as T
+  }
 }
 
 /**
