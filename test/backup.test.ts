@@ -257,7 +257,9 @@ describe('sessile backup', () => {
     await many('before')
     await backup(running.home, to)
     await many('after')
-    const [second, look] = await interrupted(running.home, to, () => Promise.all([backup(running.home, to), checked(to)]))
+    const others = () => Promise.all([backup(running.home, to), checked(to)])
+    const [second, look] = (await paused(running.home, to, others, 'SIGKILL')).done
+    expect(existsSync(join(to, 'under-way'))).toBe(true)
     expect(second).toMatchObject({ code: 4, told: undefined })
     expect(second.err).toContain('is held by process')
     expect(look).toMatchObject({ code: 1, out: '' })
@@ -265,6 +267,21 @@ describe('sessile backup', () => {
     expect(await checked(to)).toMatchObject({ code: 0 })
     expect(await backup(running.home, to)).toMatchObject({ code: 0, told: { records: 1 + 2 * 20, findings: [] } })
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
+  })
+
+  it('begins anew where a recorder was started meanwhile, whose records it has not seen', async () => {
+    const running = await run()
+    const { to } = folders()
+    const first = await talk(running.admin, 'ada', 'one')
+    await backup(running.home, to)
+    await Promise.all(Array.from({ length: 10 }, (_, i) => talk(running.admin, `user-${i}`, 'two')))
+    const restarted = async () => {
+      const again = await running.restart()
+      return (await again.admin.append(first, said('three'))).body
+    }
+    const { done, out } = await paused(running.home, to, restarted, 'SIGCONT')
+    expect(JSON.parse(out)).toMatchObject({ records: 1 + 2 + 20 + 1, findings: [] })
+    expect(linesIn(join(to, nameOf(first))).at(-1).record_id).toBe(done.record_id)
   })
 
   it('tells of a full disk plainly, and leaves the last one whole', async () => {
@@ -450,20 +467,31 @@ function flip(path: string, at: number): void {
 
 const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
 
-/** Begins a backup, stops it while it writes, and kills it there when this is done. */
-async function interrupted<T>(home: string, to: string, meanwhile: () => Promise<T>): Promise<T> {
+/** Begins a backup, stops it while it writes, and sends it this signal when something else is done; tells what it said. */
+async function paused<T>(
+  home: string,
+  to: string,
+  meanwhile: () => Promise<T>,
+  then: NodeJS.Signals,
+): Promise<{ done: T; out: string }> {
   for (;;) {
-    const child = spawn(process.execPath, [BIN, 'backup', to], { env: { ...process.env, SESSILE_HOME: home }, stdio: 'ignore' })
+    const child = spawn(process.execPath, [BIN, 'backup', to, '--json'], { env: { ...process.env, SESSILE_HOME: home } })
+    let out = ''
+    child.stdout.on('data', (data) => {
+      out += data
+    })
     const end = new Promise<void>((resolve) => child.on('close', () => resolve()))
     while (child.exitCode === null && !existsSync(join(to, 'under-way'))) await new Promise((resolve) => setImmediate(resolve))
     child.kill('SIGSTOP')
     // On a busy machine it may have come to its end first.
-    const stopped = existsSync(join(to, 'under-way'))
-    const done = stopped ? await meanwhile() : undefined
+    if (child.exitCode === null && existsSync(join(to, 'under-way'))) {
+      const done = await meanwhile()
+      child.kill(then)
+      await end
+      return { done, out }
+    }
     child.kill('SIGKILL')
     await end
-    expect(existsSync(join(to, 'under-way'))).toBe(stopped)
-    if (stopped) return done as T
   }
 }
 
