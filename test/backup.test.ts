@@ -286,14 +286,13 @@ describe('sessile backup', () => {
 
   it('tells of a full disk plainly, and leaves the last one whole', async () => {
     const { home, running } = await stopped()
-    const { to, into } = smallDisk()
-    expect(await into(home)).toMatchObject({ code: 0 })
+    const { disk, ran } = smallDisk()
+    const to = join(disk, 'saved')
+    expect(await ran(home, ['backup', to])).toMatchObject({ code: 0 })
     const saved = treeOf(to)
     const again = await running.restart()
-    const { body } = await again.admin.start({ user_id: 'eve' })
-    const long = Array.from({ length: 20 }, () => said('x '.repeat(40_000), { user_id: 'eve' }))
-    for (const one of long) expect((await again.admin.append(body.session_id, one)).status).toBe(201)
-    const told = await into(home)
+    await talkMuch(again.admin)
+    const told = await ran(home, ['backup', to])
     expect(told).toMatchObject({ code: 1, out: '' })
     expect(told.err).toContain(`There is no space left in ${to}`)
     expect(treeOf(to)).toEqual(saved)
@@ -360,6 +359,18 @@ describe('sessile restore', () => {
     const none = join(to, '..', 'none')
     expect(await restore(to, none, '--at', '2001-01-01T00:00:00Z')).toMatchObject({ code: 1 })
     expect(existsSync(none)).toBe(false)
+  })
+
+  it('tells of a full disk plainly, and leaves nothing behind', async () => {
+    const running = await run()
+    await talkMuch(running.admin)
+    const { to } = folders()
+    await backup(running.home, to)
+    const { disk, ran } = smallDisk()
+    const told = await ran(disk, ['restore', to, '--to', join(disk, 'back')])
+    expect(told).toMatchObject({ code: 1, out: '' })
+    expect(told.err).toContain('There is no space left in')
+    expect(readdirSync(disk)).toEqual([])
   })
 
   it('refuses a folder that is not empty, and leaves it as it is', async () => {
@@ -495,30 +506,36 @@ async function paused<T>(
   }
 }
 
-/**
- * A folder on a disk of a megabyte, and how to back up to it. Where no disk may be mounted, no file may grow beyond half a
- * megabyte instead, which is refused in the same place.
- */
-function smallDisk(): { to: string; into: (home: string) => Promise<Ran> } {
-  const disk = join(makeHome(), 'disk')
-  mkdirSync(disk)
-  const to = join(disk, 'saved')
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]).status === 0
-  if (!mounted) return { to, into: limited(to) }
-  later(() => void spawnSync('umount', [disk]))
-  return { to, into: (home) => cli(home, ['backup', to]) }
+/** More than fits on a small disk. */
+async function talkMuch(client: Client): Promise<void> {
+  const { body } = await client.start({ user_id: 'eve' })
+  const long = said('x '.repeat(40_000), { user_id: 'eve' })
+  for (let i = 0; i < 20; i++) expect((await client.append(body.session_id, long)).status).toBe(201)
 }
 
-const limited =
-  (to: string) =>
-  async (home: string): Promise<Ran> => {
-    const { status, stdout, stderr } = spawnSync(
-      'bash',
-      ['-c', 'ulimit -f 512; exec "$0" "$@"', process.execPath, BIN, 'backup', to],
-      {
-        env: { ...process.env, SESSILE_HOME: home },
-        encoding: 'utf8',
-      },
-    )
-    return { code: status, out: stdout, err: stderr }
-  }
+/**
+ * A disk of a megabyte, and how to run a verb that writes to it. Where no disk may be mounted, no file may grow beyond half a
+ * megabyte instead, which is refused in the same place.
+ */
+function smallDisk(): { disk: string; ran: (home: string, args: string[]) => Promise<Ran> } {
+  const disk = join(makeHome(), 'disk')
+  mkdirSync(disk)
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]).status === 0
+  if (!mounted) return { disk, ran: limited }
+  later(() => void spawnSync('umount', [disk]))
+  return { disk, ran: cli }
+}
+
+function limited(home: string, args: string[]): Promise<Ran> {
+  const child = spawn('bash', ['-c', 'ulimit -f 512; exec "$0" "$@"', process.execPath, BIN, ...args], {
+    env: { ...process.env, SESSILE_HOME: home },
+  })
+  const ran = { out: '', err: '' }
+  child.stdout.on('data', (data) => {
+    ran.out += data
+  })
+  child.stderr.on('data', (data) => {
+    ran.err += data
+  })
+  return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...ran })))
+}

@@ -40,8 +40,7 @@ export const restoreVerb: Verb = {
         if (values.json) await putJson({ from: backup.to, to: home, ...done, views: views.ok, findings: findings.length })
         else await put(`${done.records} records in ${done.files} files are restored in ${home}, the last of ${done.until}.\n`)
       } catch (error) {
-        restoring.undo()
-        throw error
+        throw restoring.undo(error)
       }
     }
     return ok ? exit.done : exit.found

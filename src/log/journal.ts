@@ -201,7 +201,7 @@ export class Journal {
   }
 }
 
-const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
+export const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
 
 const nameOf = ({ epoch, number }: Header) => `${String(epoch).padStart(8, '0')}-${String(number).padStart(6, '0')}.wal`
 

@@ -7,7 +7,8 @@ import { Refusal } from '../core/errors.ts'
 import { CHUNK, linesOf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { gathering, hardened } from './bulk.ts'
-import { type Disk, realDisk, removeTree, withFile } from './disk.ts'
+import { codeOf, type Disk, realDisk, removeTree, withFile } from './disk.ts'
+import { isFull } from './journal.ts'
 import { logIn, notWhole, type Saved } from './manifest.ts'
 import { type Backup, readPart } from './saved.ts'
 import { logsOf } from './shelf.ts'
@@ -117,10 +118,12 @@ export class Restoring {
     this.#disk.syncFolderNow(dirname(this.#home))
   }
 
-  /** Leaves no trace. */
-  undo(): void {
+  /** Leaves no trace; returns what is to be said of what went wrong. */
+  undo(error: unknown): unknown {
     removeTree(this.aside)
     if (this.#isNew && this.#disk.list(this.#home).length === 0) removeTree(this.#home)
+    if (!isFull(error) && codeOf(error) !== 'SQLITE_FULL') return error
+    return new Refusal('unavailable', 'home-full', `There is no space left in ${this.#home}: nothing was restored.`)
   }
 }
 

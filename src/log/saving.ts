@@ -18,6 +18,7 @@ import { CHUNK, linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { check, genesis, hashIn } from '../core/seal.ts'
 import { codeOf, realDisk } from './disk.ts'
+import { isFull } from './journal.ts'
 import { isBelow, notWhole, type Saved } from './manifest.ts'
 import { Mirror } from './mirror.ts'
 import { besidesIn, Chain, isAside, readPart } from './saved.ts'
@@ -68,7 +69,7 @@ export async function save(to: string, original: Original, asked: Asked = {}): P
     mirror = Mirror.open(realDisk, to, Date.now())
     return await new Saving(mirror, original, asked).run()
   } catch (error) {
-    if (!['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))) throw error
+    if (!isFull(error)) throw error
     throw new Refusal(
       'unavailable',
       'backup-full',
