@@ -1,5 +1,6 @@
 // The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
 
+import { dirname } from 'node:path'
 import { backupVerb } from './cli/backup.ts'
 import { catVerb } from './cli/cat.ts'
 import { infoVerb } from './cli/info.ts'
