@@ -1,6 +1,7 @@
 // Links planted in a data directory: whatever they lead to, nothing outside is read or written through them, at a start or
 // while it runs, and nobody else's data suffers.
 
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -141,6 +142,24 @@ describe('a link planted between two writes', () => {
       'mina',
     ])
     untouched()
+  })
+})
+
+describe('a pipe in the place of a log', () => {
+  it('keeps nobody waiting, is told, and takes no record', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.stop()
+    const file = sessionFile(running.home, session_id)
+    rmSync(file)
+    expect(spawnSync('mkfifo', [file]).status).toBe(0)
+    const verified = await cli(running.home, ['verify'])
+    expect(verified.code).toBe(1)
+    expect(verified.out).toContain('what is not a file')
+    const again = await run(running.home)
+    expect((await again.admin.append(session_id, said('x'))).status).toBe(503)
+    expect((await again.admin.get(`/api/v1/sessions/${session_id}/records`)).status).toBe(503)
+    await othersGoOn(again)
   })
 })
 
