@@ -1,6 +1,5 @@
 // Backups through the command line: what is in them, that they are only ever whole, and that what is restored lives on.
 
-import { spawn, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   cpSync,
@@ -20,39 +19,21 @@ import {
   checked,
   erase,
   expectBeginning,
+  flip,
   folders,
   load,
   nameOf,
+  paused,
   recordsIn,
   restore,
   sha256,
+  smallDisk,
+  stopped,
   talk,
+  talkMuch,
   treeOf,
 } from './backups.ts'
-import {
-  Client,
-  cli,
-  clockAt,
-  crashedCopy,
-  filesUnder,
-  later,
-  linesIn,
-  makeHome,
-  type Ran,
-  type Running,
-  run,
-  said,
-  sessionFile,
-} from './harness.ts'
-
-/** Sessile stopped, with two sessions in its data. */
-async function stopped(): Promise<{ home: string; first: string; second: string; running: Running }> {
-  const running = await run()
-  const first = await talk(running.admin, 'ada', 'one', 'two')
-  const second = await talk(running.admin, 'bob', 'three')
-  await running.stop()
-  return { home: running.home, first, second, running }
-}
+import { Client, cli, clockAt, crashedCopy, filesUnder, linesIn, makeHome, type Ran, run, said, sessionFile } from './harness.ts'
 
 describe('sessile backup', () => {
   it('saves everything, and then only what is new, without a byte changed in the data', async () => {
@@ -136,27 +117,6 @@ describe('sessile backup', () => {
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
   })
 
-  it('saves what a start would set aside, because it does not fit the file it belongs to', async () => {
-    const running = await run()
-    const first = await talk(running.admin, 'ada', 'one', 'two')
-    running.sessile.log.settle()
-    const home = crashedCopy(running.home)
-    const file = readFileSync(sessionFile(home, first))
-    writeFileSync(sessionFile(home, first), file.toString().replace('"two"', '"too"'))
-    const { to, back } = folders()
-    const { code, told } = await backup(home, to)
-    expect({ code, ...told }).toMatchObject({
-      code: 1,
-      findings: [{ name: nameOf(first), what: expect.stringContaining('line 3') }],
-    })
-    expect((await restore(to, back)).code).toBe(1)
-    const aside = join('logs/.journal/quarantine', `users~ada~sessions~${first}@0.lines`)
-    for (const place of [to, back]) expect(readFileSync(join(place, aside)).equals(file)).toBe(true)
-    const again = await run(back)
-    expect(await again.admin.append(first, said('three'))).toMatchObject({ status: 503, body: { reason: 'log-damaged' } })
-    expect((await again.admin.start({ user_id: 'bob' })).status).toBe(201)
-  })
-
   it('refuses where the journal is damaged, since acknowledged records would be missing', async () => {
     const running = await run()
     const session = await talk(running.admin, 'ada', 'one', 'two')
@@ -233,23 +193,6 @@ describe('sessile backup', () => {
     expect(readFileSync(sessionFile(back, first), 'utf8')).toBe(file)
   })
 
-  it('saves artifacts, and forgets one that is gone only when told to', async () => {
-    const { home } = await stopped()
-    const { to, back } = folders()
-    const name = 'logs/users/ada/artifacts/audio-1.wav'
-    mkdirSync(join(home, 'logs/users/ada/artifacts'))
-    const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, i) => i % 251))
-    writeFileSync(join(home, name), bytes)
-    expect(await backup(home, to)).toMatchObject({ code: 0, told: { made: 4 } })
-    expect(await restore(to, back)).toMatchObject({ code: 0 })
-    expect(readFileSync(join(back, name)).equals(bytes)).toBe(true)
-    rmSync(join(home, name))
-    expect(await backup(home, to)).toMatchObject({ code: 1, told: { gone: 0, findings: [{ name }] } })
-    expect(existsSync(join(to, name))).toBe(true)
-    expect(await backup(home, to, '--forget')).toMatchObject({ code: 0, told: { gone: 1, findings: [] } })
-    expect(existsSync(join(to, name))).toBe(false)
-  })
-
   it('lets nobody else in while it is made, and leaves the last one whole when it is killed', async () => {
     const running = await run()
     const { to } = folders()
@@ -267,21 +210,6 @@ describe('sessile backup', () => {
     expect(await checked(to)).toMatchObject({ code: 0 })
     expect(await backup(running.home, to)).toMatchObject({ code: 0, told: { records: 1 + 2 * 20, findings: [] } })
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
-  })
-
-  it('begins anew where a recorder was started meanwhile, whose records it has not seen', async () => {
-    const running = await run()
-    const { to } = folders()
-    const first = await talk(running.admin, 'ada', 'one')
-    await backup(running.home, to)
-    await Promise.all(Array.from({ length: 10 }, (_, i) => talk(running.admin, `user-${i}`, 'two')))
-    const restarted = async () => {
-      const again = await running.restart()
-      return (await again.admin.append(first, said('three'))).body
-    }
-    const { done, out } = await paused(running.home, to, restarted, 'SIGCONT')
-    expect(JSON.parse(out)).toMatchObject({ records: 1 + 2 + 20 + 1, findings: [] })
-    expect(linesIn(join(to, nameOf(first))).at(-1).record_id).toBe(done.record_id)
   })
 
   it('tells of a full disk plainly, and leaves the last one whole', async () => {
@@ -361,18 +289,6 @@ describe('sessile restore', () => {
     expect(existsSync(none)).toBe(false)
   })
 
-  it('tells of a full disk plainly, and leaves nothing behind', async () => {
-    const running = await run()
-    await talkMuch(running.admin)
-    const { to } = folders()
-    await backup(running.home, to)
-    const { disk, ran } = smallDisk()
-    const told = await ran(disk, ['restore', to, '--to', join(disk, 'back')])
-    expect(told).toMatchObject({ code: 1, out: '' })
-    expect(told.err).toContain('There is no space left in')
-    expect(readdirSync(disk)).toEqual([])
-  })
-
   it('refuses a folder that is not empty, and leaves it as it is', async () => {
     const { home } = await stopped()
     const { to, back } = folders()
@@ -389,19 +305,16 @@ describe('sessile restore', () => {
   })
 
   it('refuses a backup by the name of whatever file is not what was saved, and leaves nothing behind', async () => {
-    const { home } = await stopped()
+    const { home, first } = await stopped()
     const { to, back } = folders()
     await backup(home, to)
-    const names = ['manifest.jsonl', ...filesUnder(to).filter((path) => path.startsWith('logs/'))]
-    expect(names).toHaveLength(4)
-    const log = names.at(-1) as string
+    const log = nameOf(first)
     const stray = 'logs/users/ada/sessions/sess_1.jsonl'
     const damage: [string, (path: string) => void][] = [
-      ...names.map((name): [string, (path: string) => void] => [name, (path) => flip(path, Math.floor(statSync(path).size / 2))]),
-      ...[log, 'manifest.jsonl'].flatMap((name): [string, (path: string) => void][] => [
-        [name, (path) => truncateSync(path, statSync(path).size - 1)],
-        [name, (path) => appendFileSync(path, '\n')],
-      ]),
+      ['manifest.jsonl', (path) => flip(path, Math.floor(statSync(path).size / 2))],
+      [log, (path) => flip(path, Math.floor(statSync(path).size / 2))],
+      [log, (path) => truncateSync(path, statSync(path).size - 1)],
+      [log, (path) => appendFileSync(path, '\n')],
       [log, (path) => rmSync(path)],
       [stray, (path) => writeFileSync(path, '')],
     ]
@@ -416,32 +329,6 @@ describe('sessile restore', () => {
       }),
     )
     expect(existsSync(back)).toBe(false)
-  })
-
-  it('refuses a manifest that leads out of its folder, and a log that nobody sealed', async () => {
-    const { home, first } = await stopped()
-    const { to, back } = folders()
-    await backup(home, to)
-    const name = nameOf(first)
-    const forged = async (change: (copy: string, manifest: string) => string) => {
-      const copy = join(makeHome(), 'copy')
-      cpSync(to, copy, { recursive: true })
-      const path = join(copy, 'manifest.jsonl')
-      const text = change(copy, readFileSync(path, 'utf8').replace(/\{"sha256":"\w+"\}\n$/, ''))
-      writeFileSync(path, `${text}{"sha256":"${sha256(text)}"}\n`)
-      const told = await restore(copy, back)
-      expect(told).toMatchObject({ code: 1, out: '' })
-      expect(existsSync(back)).toBe(false)
-      return told.err
-    }
-    expect(await forged((_, text) => text.replace(name, '../../../outside.jsonl'))).toContain('does not belong in a data directory')
-    const rewritten = await forged((copy, text) => {
-      const before = readFileSync(join(copy, name))
-      const bytes = Buffer.from(before.toString().replace('"one"', '"ohe"'))
-      writeFileSync(join(copy, name), bytes)
-      return text.replace(sha256(before), sha256(bytes))
-    })
-    expect(rewritten).toContain(`${name}: line 2`)
   })
 })
 
@@ -468,74 +355,4 @@ function worse(to: string, name: string): Promise<Ran> {
   cpSync(to, copy, { recursive: true })
   flip(join(copy, name), readFileSync(join(copy, name)).indexOf('"ohe"') + 1)
   return checked(copy)
-}
-
-function flip(path: string, at: number): void {
-  const bytes = readFileSync(path)
-  bytes[at] = (bytes[at] as number) ^ 1
-  writeFileSync(path, bytes)
-}
-
-const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
-
-/** Begins a backup, stops it while it writes, and sends it this signal when something else is done; tells what it said. */
-async function paused<T>(
-  home: string,
-  to: string,
-  meanwhile: () => Promise<T>,
-  then: NodeJS.Signals,
-): Promise<{ done: T; out: string }> {
-  for (;;) {
-    const child = spawn(process.execPath, [BIN, 'backup', to, '--json'], { env: { ...process.env, SESSILE_HOME: home } })
-    let out = ''
-    child.stdout.on('data', (data) => {
-      out += data
-    })
-    const end = new Promise<void>((resolve) => child.on('close', () => resolve()))
-    while (child.exitCode === null && !existsSync(join(to, 'under-way'))) await new Promise((resolve) => setImmediate(resolve))
-    child.kill('SIGSTOP')
-    // On a busy machine it may have come to its end first.
-    if (child.exitCode === null && existsSync(join(to, 'under-way'))) {
-      const done = await meanwhile()
-      child.kill(then)
-      await end
-      return { done, out }
-    }
-    child.kill('SIGKILL')
-    await end
-  }
-}
-
-/** More than fits on a small disk. */
-async function talkMuch(client: Client): Promise<void> {
-  const { body } = await client.start({ user_id: 'eve' })
-  const long = said('x '.repeat(40_000), { user_id: 'eve' })
-  for (let i = 0; i < 20; i++) expect((await client.append(body.session_id, long)).status).toBe(201)
-}
-
-/**
- * A disk of a megabyte, and how to run a verb that writes to it. Where no disk may be mounted, no file may grow beyond half a
- * megabyte instead, which is refused in the same place.
- */
-function smallDisk(): { disk: string; ran: (home: string, args: string[]) => Promise<Ran> } {
-  const disk = join(makeHome(), 'disk')
-  mkdirSync(disk)
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]).status === 0
-  if (!mounted) return { disk, ran: limited }
-  later(() => void spawnSync('umount', [disk]))
-  return { disk, ran: cli }
-}
-
-function limited(home: string, args: string[]): Promise<Ran> {
-  const child = spawn('bash', ['-c', 'ulimit -f 512; exec "$0" "$@"', process.execPath, BIN, ...args], {
-    env: { ...process.env, SESSILE_HOME: home },
-  })
-  const ran = { out: '', err: '' }
-  child.stdout.on('data', (data) => {
-    ran.out += data
-  })
-  child.stderr.on('data', (data) => {
-    ran.err += data
-  })
-  return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...ran })))
 }

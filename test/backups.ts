@@ -1,10 +1,11 @@
 // What the tests of backups share: how to make one and restore it, what stands in a folder, and data to save.
 
+import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { type Client, cli, filesUnder, type Json, linesIn, makeHome, said } from './harness.ts'
+import { type Client, cli, filesUnder, type Json, later, linesIn, makeHome, type Ran, type Running, run, said } from './harness.ts'
 
 export const backup = async (
   home: string,
@@ -103,4 +104,83 @@ export function erase(log: string, at: number): string {
   const commit = createHash('sha256').update(salted).digest('base64url')
   lines[at] = JSON.stringify({ seq, commit, hash, erased_by: '0a9c3c1e-5a4e-4b4f-9d6c-3d2f0f1e8f6b' })
   return lines.join('\n')
+}
+
+/** Sessile stopped, with two sessions in its data. */
+export async function stopped(): Promise<{ home: string; first: string; second: string; running: Running }> {
+  const running = await run()
+  const first = await talk(running.admin, 'ada', 'one', 'two')
+  const second = await talk(running.admin, 'bob', 'three')
+  await running.stop()
+  return { home: running.home, first, second, running }
+}
+
+export function flip(path: string, at: number): void {
+  const bytes = readFileSync(path)
+  bytes[at] = (bytes[at] as number) ^ 1
+  writeFileSync(path, bytes)
+}
+
+export const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+
+/** Begins a backup, stops it while it writes, and sends it this signal when something else is done; tells what it said. */
+export async function paused<T>(
+  home: string,
+  to: string,
+  meanwhile: () => Promise<T>,
+  then: NodeJS.Signals,
+): Promise<{ done: T; out: string }> {
+  for (;;) {
+    const child = spawn(process.execPath, [BIN, 'backup', to, '--json'], { env: { ...process.env, SESSILE_HOME: home } })
+    let out = ''
+    child.stdout.on('data', (data) => {
+      out += data
+    })
+    const end = new Promise<void>((resolve) => child.on('close', () => resolve()))
+    while (child.exitCode === null && !existsSync(join(to, 'under-way'))) await new Promise((resolve) => setImmediate(resolve))
+    child.kill('SIGSTOP')
+    // On a busy machine it may have come to its end first.
+    if (child.exitCode === null && existsSync(join(to, 'under-way'))) {
+      const done = await meanwhile()
+      child.kill(then)
+      await end
+      return { done, out }
+    }
+    child.kill('SIGKILL')
+    await end
+  }
+}
+
+/** More than fits on a small disk. */
+export async function talkMuch(client: Client): Promise<void> {
+  const { body } = await client.start({ user_id: 'eve' })
+  const long = said('x '.repeat(40_000), { user_id: 'eve' })
+  for (let i = 0; i < 20; i++) expect((await client.append(body.session_id, long)).status).toBe(201)
+}
+
+/**
+ * A disk of a megabyte, and how to run a verb that writes to it. Where no disk may be mounted, no file may grow beyond half a
+ * megabyte instead, which is refused in the same place.
+ */
+export function smallDisk(): { disk: string; ran: (home: string, args: string[]) => Promise<Ran> } {
+  const disk = join(makeHome(), 'disk')
+  mkdirSync(disk)
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]).status === 0
+  if (!mounted) return { disk, ran: limited }
+  later(() => void spawnSync('umount', [disk]))
+  return { disk, ran: cli }
+}
+
+function limited(home: string, args: string[]): Promise<Ran> {
+  const child = spawn('bash', ['-c', 'ulimit -f 512; exec "$0" "$@"', process.execPath, BIN, ...args], {
+    env: { ...process.env, SESSILE_HOME: home },
+  })
+  const ran = { out: '', err: '' }
+  child.stdout.on('data', (data) => {
+    ran.out += data
+  })
+  child.stderr.on('data', (data) => {
+    ran.err += data
+  })
+  return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...ran })))
 }
