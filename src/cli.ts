@@ -13,6 +13,7 @@ import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
 import { verifyVerb } from './cli/verify.ts'
 import { BadConfig, readConfig, sortIn } from './config.ts'
 import { Refusal } from './core/errors.ts'
+import { SyncFailed } from './core/log.ts'
 import { JournalDamaged } from './log/journal.ts'
 import { Held } from './log/lock.ts'
 import { projectionOf } from './log/shelf.ts'
@@ -68,7 +69,7 @@ async function main([name, ...args]: string[]): Promise<number> {
 function codeOf(error: unknown): number {
   if (error instanceof Usage || error instanceof BadConfig) return exit.usage
   if (error instanceof Held) return exit.held
-  if (error instanceof JournalDamaged || isOfSystem(error)) return exit.damaged
+  if (error instanceof JournalDamaged || error instanceof SyncFailed || isOfSystem(error)) return exit.damaged
   if (error instanceof Refusal) return exit.found
   throw error
 }

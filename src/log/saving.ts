@@ -14,7 +14,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
-import { CHUNK, linesOf, type Shelf } from '../core/log.ts'
+import { CHUNK, linesOf, type Shelf, SyncFailed } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { check, genesis, hashIn } from '../core/seal.ts'
 import { codeOf, realDisk } from './disk.ts'
@@ -69,16 +69,17 @@ export async function save(to: string, original: Original, asked: Asked = {}): P
     mirror = Mirror.open(realDisk, to, Date.now())
     return await new Saving(mirror, original, asked).run()
   } catch (error) {
-    if (!isFull(error)) throw error
-    throw new Refusal(
-      'unavailable',
-      'backup-full',
-      `There is no space left in ${to}: this backup does not count, and the last one is whole.`,
-    )
+    throw isFull(error) ? new Refusal('unavailable', 'backup-full', `There is no space left in ${to}${SO}`) : inWords(error, to)
   } finally {
     mirror?.close()
   }
 }
+
+const SO = ': this backup does not count, and the last one is whole.'
+const inWords = (error: unknown, to: string) =>
+  error instanceof SyncFailed
+    ? new SyncFailed(`The disk of ${to} cannot be trusted, ${error.message}${SO}`, { cause: error })
+    : error
 
 /** How much of the end of what was saved is compared with what stands there now. */
 const TAIL = 256
