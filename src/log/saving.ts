@@ -75,7 +75,7 @@ export async function save(to: string, original: Original, asked: Asked = {}): P
   }
 }
 
-const SO = ': this backup does not count, and the last one is whole.'
+const SO = ': this backup was given up, and the last one that counts is whole.'
 const inWords = (error: unknown, to: string) =>
   error instanceof SyncFailed
     ? new SyncFailed(`The disk of ${to} cannot be trusted, ${error.message}${SO}`, { cause: error })
