@@ -21,6 +21,7 @@ import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
 import { unreadable } from './http/problem.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, realDisk } from './log/disk.ts'
+import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
 
@@ -37,24 +38,29 @@ export interface Opening {
   gathered?: Gathered
   /** Ends the process when the log can no longer be trusted. */
   fatal?: (error: Error) => void
+  /** The lock that may be put aside although it is held, by a process that does not answer. */
+  takeOver?: number | undefined
 }
 
 const quiet = pino({ level: 'silent' })
 
 /** Recovers what is there; the log is held from here on. */
-export function openLog({ config, source = systemSource(), disk = realDisk, logger = quiet }: Opening): FileLog {
-  return FileLog.open(config.home, { disk, now: source.now, report: (message, facts) => logger.warn(facts ?? {}, message) })
+export function openLog(opening: Opening): FileLog {
+  const { config, source = systemSource(), disk = realDisk, logger = quiet, fatal: lost = endProcess(logger), takeOver } = opening
+  const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
+  return FileLog.open(config.home, { disk, now: source.now, report, lost, takeOver })
 }
 
 /** Brings the views up to the log and makes the recorder. */
 export async function openRecorder(
   log: Log,
   { config, source = systemSource(), logger = quiet, gathered = features, fatal = endProcess(logger) }: Opening,
+  distrust?: string,
 ): Promise<Sessile> {
   const file = projectionOf(config.home)
   const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
   const bringBack = (distrust?: string) => restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
-  const views = await bringBack()
+  const views = await bringBack(distrust)
   const timed = steady(source, views.mark.timestamp)
   const recorder = new Recorder({
     log,
@@ -74,10 +80,18 @@ export async function openRecorder(
 }
 
 const endProcess = (logger: Logger) => (error: Error) => {
-  logger.fatal({ error: error.message }, 'the disk cannot be trusted: ending at once; the next start reads the log anew')
+  const over = error instanceof TakenOver
+  const why = over ? 'the data is no longer ours' : 'the disk cannot be trusted'
+  logger.fatal({ error: error.message }, `${why}: ending at once`)
   logger.flush()
-  process.exit(70)
+  // In words, too: this is for whoever finds the process gone, whatever is logged.
+  const then = over ? 'Nothing more was recorded here.' : 'The next start reads the log anew.'
+  process.stderr.write(`sessile: ${error.message}: ending at once, since ${why}. ${then}\n`)
+  process.exit(over ? ended.held : ended.untrusted)
 }
+
+/** The exit codes of a process that may do nothing more: another holds the data; a sync failed. */
+export const ended = { held: 4, untrusted: 70 } as const
 
 export interface Serving {
   readonly url: string
@@ -89,7 +103,7 @@ export interface Serving {
 
 export async function serve(opening: Opening): Promise<Serving> {
   const { config, logger = quiet } = opening
-  const log = openLog(opening)
+  let log: FileLog | undefined
   let sessile: Sessile | undefined
   let operator: string | undefined
   const door = new Door({
@@ -107,16 +121,19 @@ export async function serve(opening: Opening): Promise<Serving> {
   )
   server.on('clientError', (error, socket) => endUnreadable(error, socket as Answering))
   try {
-    const url = await listen(server, config)
+    // A take-over cannot be undone: it begins when there is an address to serve on.
+    const early = opening.takeOver === undefined ? undefined : await listen(server, config)
+    log = openLog(opening)
+    const url = early ?? (await listen(server, config))
     operator = digest(log.announce(url))
-    sessile = await openRecorder(log, opening)
+    sessile = await openRecorder(log, opening, log.tookOver ? 'a process that was taken over may still have them open' : undefined)
     const ready = sessile
     const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
   } catch (error) {
     server.close()
-    log.close()
+    log?.close()
     throw error
   }
 }
@@ -209,9 +226,10 @@ const operations: DoorParts['operate'] = {
   'rebuild.begins': (sessile) => sessile.recorder.rebuildBegins(),
   'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.rebuildGoesOn(rebuild),
   'rebuild.ends': async ({ recorder, gathered, log }, { rebuild = '' }) => {
-    await recorder.rebuildEnds(rebuild, (grown, mark, live) =>
-      adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
-    )
+    await recorder.rebuildEnds(rebuild, (grown, mark, live) => {
+      log.assertOurs()
+      return adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark)
+    })
     return { rebuilt: true }
   },
 }

@@ -14,6 +14,7 @@ import { verifyVerb } from './cli/verify.ts'
 import { BadConfig, readConfig, sortIn } from './config.ts'
 import { Refusal } from './core/errors.ts'
 import { SyncFailed } from './core/log.ts'
+import { TakenOver } from './log/fence.ts'
 import { JournalDamaged } from './log/journal.ts'
 import { Held } from './log/lock.ts'
 import { projectionOf } from './log/shelf.ts'
@@ -40,7 +41,8 @@ ${Object.entries(verbs)
 
 The data directory is the current folder, or SESSILE_HOME.
 Exit codes: 0 done; 1 something is wrong with the data, or was refused; 2 the call's words are off;
-            4 another process holds the data; 5 the log cannot be trusted as it is.
+            4 another process holds the data; 5 the log cannot be trusted as it is;
+            70 a sync failed, and the next start reads the log anew.
 `
 
 // What Sessile makes is health data: for its owner alone.
@@ -68,8 +70,9 @@ async function main([name, ...args]: string[]): Promise<number> {
 
 function codeOf(error: unknown): number {
   if (error instanceof Usage || error instanceof BadConfig) return exit.usage
-  if (error instanceof Held) return exit.held
-  if (error instanceof JournalDamaged || error instanceof SyncFailed || isOfSystem(error)) return exit.damaged
+  if (error instanceof Held || error instanceof TakenOver) return exit.held
+  if (error instanceof SyncFailed) return exit.untrusted
+  if (error instanceof JournalDamaged || isOfSystem(error)) return exit.damaged
   if (error instanceof Refusal) return exit.found
   throw error
 }

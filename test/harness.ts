@@ -223,9 +223,10 @@ export interface Ran {
   err: string
 }
 
-/** Runs a verb of the command line to its end. */
-export function cli(home: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
-  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, SESSILE_HOME: home, ...env } })
+/** Runs a verb of the command line to its end; `under`: the program that runs it. */
+export function cli(home: string, args: string[], env: Record<string, string> = {}, under: string[] = []): Promise<Ran> {
+  const [program, ...words] = [...under, process.execPath, BIN, ...args] as [string, ...string[]]
+  const child = spawn(program, words, { env: { ...process.env, SESSILE_HOME: home, ...env } })
   child.stdout.setEncoding('utf8')
   child.stderr.setEncoding('utf8')
   return new Promise((resolve) => {
@@ -250,9 +251,15 @@ export interface Apart {
   ended: Promise<number | string | null>
 }
 
-/** Serves a data directory in a process of its own. */
-export async function serveApart(home: string, env: Record<string, string> = {}): Promise<Apart> {
-  const child = spawn(process.execPath, [BIN, 'serve'], {
+/** Serves a data directory in a process of its own; `under`: the program that runs it. */
+export async function serveApart(
+  home: string,
+  env: Record<string, string> = {},
+  words: string[] = [],
+  under: string[] = [],
+): Promise<Apart> {
+  const [program, ...rest] = [...under, process.execPath, BIN, 'serve', ...words] as [string, ...string[]]
+  const child = spawn(program, rest, {
     env: { ...process.env, SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_ADMIN_KEY: ADMIN, ...env },
   })
   let [out, err] = ['', '']

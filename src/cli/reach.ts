@@ -8,8 +8,9 @@ import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
 import type { Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
-import { Held, type Holder, holderOf, isHeld } from '../log/lock.ts'
+import { Held, type Holder, holderOf, isHeld, lockOf } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
+import { say } from './verb.ts'
 
 /** For verbs that have nothing to do where nothing was ever recorded, and must not make a data directory there. */
 export function needData({ home }: Config): void {
@@ -22,14 +23,51 @@ export function holder(config: Config): Holder | undefined {
   return isHeld(journal) ? (holderOf(journal) ?? { pid: 0, since: '' }) : undefined
 }
 
+const urlOf = ({ url = '' }: Holder, path: string) =>
+  new URL(path, url.replace('//0.0.0.0', '//127.0.0.1').replace('//[::]', '//[::1]'))
+
+/** Does the holder say anything at all? A stopped process keeps its address, and takes connections that nobody serves. */
+const answers = ({ patience }: Config, holder: Holder): Promise<boolean> =>
+  fetch(urlOf(holder, '/healthz'), { signal: AbortSignal.timeout(patience) }).then(
+    () => true,
+    () => false,
+  )
+
+const LOOK_AGAIN_MS = 100
+
+/**
+ * The lock that a take-over may put aside: that of a holder who does not answer, or has said for as long as that nowhere
+ * where to ask. One who answers is alive and well; undefined where nobody is in the way.
+ */
+export async function lockInTheWay(config: Config): Promise<number | undefined> {
+  const until = performance.now() + config.patience
+  for (;;) {
+    // Which lock it is, before anything is asked: what was learnt of one holder is not true of the next.
+    const lock = lockOf(journalOf(config.home))
+    const running = lock === undefined ? undefined : holder(config)
+    if (!running) return undefined
+    if (running.url !== undefined && (await answers(config, running)))
+      throw new Held(config.home, running, ' It answers: stop it instead of taking over.')
+    if (running.url !== undefined || performance.now() > until) {
+      say(`Taking over from process ${running.pid}, which does not answer.`)
+      return lock
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
+  }
+}
+
 /** Asks the holder over its own door, with the token that only the owner of the files can read. */
 export async function askHolder(config: Config, holder: Holder, method: string, path: string, body?: unknown): Promise<unknown> {
   if (!holder.url || !holder.token) throw new Held(config.home, holder)
-  const response = await fetch(new URL(path, holder.url.replace('//0.0.0.0', '//127.0.0.1').replace('//[::]', '//[::1]')), {
+  // What is asked may take long; whether anybody is there is soon told.
+  const silent = () =>
+    new Held(config.home, holder, ' It does not answer: wake it or end it, or take over with sessile serve --take-over.')
+  if (!(await answers(config, holder))) throw silent()
+  const response = await fetch(urlOf(holder, path), {
     method,
     headers: { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  })
+  }).catch(() => Promise.reject(silent()))
   const answer = (await response.json()) as { reason?: string; detail?: string; errors?: Fault[] }
   if (!response.ok)
     throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${response.status}`, answer.errors)

@@ -60,6 +60,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
     const shelf = new FileShelf(config.home, { reuse: true })
     const { latest, ...done } = await filled(views, live, { shelf, settled: true })
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+    log.assertOurs()
     Views.replace(live, freshOf(live))
     return done
   } finally {

@@ -2,15 +2,17 @@
 
 import { serve } from '../app.ts'
 import { makeLogger } from '../logger.ts'
+import { lockInTheWay } from './reach.ts'
 import { exit, say, type Verb } from './verb.ts'
 
 export const serveVerb: Verb = {
-  does: 'Serve the data directory over HTTP.',
-  usage: 'sessile serve',
-  options: {},
-  async run({ config }) {
+  does: 'Serve the data directory over HTTP; --take-over does so although another process holds it, if that one does not answer.',
+  usage: 'sessile serve [--take-over]',
+  options: { 'take-over': { type: 'boolean' } },
+  async run({ config, values }) {
     const logger = makeLogger(config.logLevel)
-    const serving = await serve({ config, logger })
+    const takeOver = values['take-over'] ? await lockInTheWay(config) : undefined
+    const serving = await serve({ config, logger, takeOver })
     // Heard before anybody is told that it serves: whoever waited for that may stop it at once.
     const told = new Promise<void>((resolve) => {
       process.once('SIGTERM', resolve)

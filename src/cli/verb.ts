@@ -1,6 +1,7 @@
 // What a verb of the command line is, and how each of them speaks: data on stdout, everything else on stderr.
 
 import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { ended } from '../app.ts'
 import type { Config } from '../config.ts'
 
 /** The exit codes, the same for every verb. */
@@ -11,9 +12,11 @@ export const exit = {
   /** The call's words are off. */
   usage: 2,
   /** The data directory is held by another process. */
-  held: 4,
+  held: ended.held,
   /** The journal is damaged, or the log cannot be read or written. */
   damaged: 5,
+  /** A sync failed: what the disk holds is unknown until it is read anew. */
+  untrusted: ended.untrusted,
 } as const
 
 export type Options = NonNullable<ParseArgsConfig['options']>

@@ -251,6 +251,7 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   )
   views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
+  log.assertOurs()
   Views.replace(file, fresh)
   return reopen(file, gathered)
 }

@@ -98,6 +98,7 @@ export class Recorder {
 
   /** Resolves when readers see everything that has been acknowledged. */
   async settled(): Promise<void> {
+    this.#log.assertOurs()
     // Between batches the open transaction holds only what is durable; within one it does not.
     if (!this.#stalled && this.#deciding.views.uncommitted)
       await (this.#running ? this.between(() => this.#commit()) : this.#commit())
@@ -281,6 +282,7 @@ export class Recorder {
     this.#timer = undefined
     // After a failed sync nobody knows whether what the rows say is on the disk.
     if (this.#stalled || !this.#deciding.views.uncommitted) return
+    this.#log.assertOurs()
     this.#tending(() => this.#deciding.views.commit(this.#mark))
   }
 

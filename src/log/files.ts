@@ -5,11 +5,22 @@ import { Refusal } from '../core/errors.ts'
 import type { Between, JournalLine, Line, Log, Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { codeOf, type Disk, realDisk } from './disk.ts'
+import { endingAtSyncs, fenced } from './fence.ts'
 import type { Printed } from './frame.ts'
 import { Journal } from './journal.ts'
 import { Lock } from './lock.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
 import { realHome } from './way.ts'
+
+interface Opened {
+  disk?: Disk
+  now?: () => number
+  report?: Report
+  /** The lock to be put aside, if need be: that of a holder who does not answer. */
+  takeOver?: number | undefined
+  /** Called once when nothing may be written any more: the process must end. */
+  lost?: (error: Error) => void
+}
 
 export class FileLog implements Log {
   readonly #lock: Lock
@@ -29,18 +40,19 @@ export class FileLog implements Log {
   /** Takes the lock, recovers what a crash left, and is ready to append. */
   static open(
     named: string,
-    { disk = realDisk, now = Date.now, report = () => {} }: { disk?: Disk; now?: () => number; report?: Report } = {},
+    { disk: bare = realDisk, now = Date.now, report = () => {}, takeOver, lost = () => {} }: Opened = {},
   ): FileLog {
     const home = realHome(named)
     const folder = journalOf(home)
-    disk.makeFolder(folder)
-    const lock = Lock.take(disk, home, folder, now())
+    bare.makeFolder(folder)
+    const lock = Lock.take({ disk: bare, home, journal: folder, now: now(), over: takeOver, lost })
+    const disk = fenced(bare, () => lock.assertOurs())
     try {
       const files = new FileShelf(home, { disk })
       const { journal, survived } = Journal.open(disk, folder, report)
       disk.syncFolderNow(logsOf(home))
       disk.syncFolderNow(home)
-      const copies = new Copies(disk, home, folder, files, report)
+      const copies = new Copies(endingAtSyncs(disk, lost), home, folder, files, report)
       copies.redo(survived)
       if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
       return new FileLog(lock, journal, copies, files)
@@ -64,6 +76,15 @@ export class FileLog implements Log {
 
   get due(): boolean {
     return this.#journal.due
+  }
+
+  /** Was the data taken from a process that may still be there? */
+  get tookOver(): boolean {
+    return this.#lock.tookOver
+  }
+
+  assertOurs(): void {
+    this.#lock.assertOurs()
   }
 
   write(lines: readonly Line[]): void {

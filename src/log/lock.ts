@@ -1,12 +1,14 @@
 // One recorder per data directory (law 13). The lock is the operating system's, taken through SQLite on a file of its
 // own: it is gone the moment its holder is, however that came about, and no stale pid can keep anybody out. Beside it
-// lies a note that says who holds it and how to reach them.
+// lies a note that says who holds it and how to reach them. Where an operator forces it, a new file takes the place of the
+// lock: whoever holds the old one then holds nothing, and finds that out before it changes anything (fence.ts).
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type Database from 'better-sqlite3'
 import { openDatabase } from '../core/tables.ts'
-import { type Disk, withFile, writeAll } from './disk.ts'
+import { type Disk, realDisk, withFile, writeAll } from './disk.ts'
+import { TakenOver } from './fence.ts'
 import { checkFile } from './way.ts'
 
 export interface Holder {
@@ -20,36 +22,79 @@ export interface Holder {
 
 export class Held extends Error {
   readonly holder: Holder | undefined
-  constructor(home: string, holder: Holder | undefined) {
+  constructor(home: string, holder: Holder | undefined, more = '') {
     const who = holder
       ? `process ${holder.pid}, running since ${holder.since}${holder.url ? ` on ${holder.url}` : ''}`
       : 'another process'
-    super(`The data in ${home} is held by ${who}.`)
+    super(`The data in ${home} is held by ${who}.${more}`)
     this.holder = holder
   }
 }
 
 const note = (journal: string) => join(journal, 'holder.json')
+const lockIn = (journal: string) => join(journal, 'lock')
+
+/** Which file the lock is at the moment, whoever holds it. */
+export const lockOf = (journal: string) => realDisk.identity(lockIn(journal))
+
+/** A lock that is held, and which file that is. */
+interface Hold {
+  letGo: () => void
+  identity: number | undefined
+  /** Was it put in the place of one that another process holds? */
+  over: boolean
+}
+
+export interface Taking {
+  disk: Disk
+  home: string
+  journal: string
+  now: number
+  /** The lock that may be put aside although it is held. */
+  over?: number | undefined
+  /** Called once when another process is found to have taken over. */
+  lost?: (error: Error) => void
+}
 
 export class Lock {
-  readonly #letGo: () => void
+  readonly #hold: Hold
   readonly #disk: Disk
   readonly #journal: string
+  readonly #lost: (error: Error) => void
   #holder: Holder
+  #over: TakenOver | undefined
 
-  private constructor(letGo: () => void, disk: Disk, journal: string, holder: Holder) {
-    this.#letGo = letGo
+  private constructor(hold: Hold, { disk, journal, now, lost = () => {} }: Taking) {
+    this.#hold = hold
     this.#disk = disk
     this.#journal = journal
-    this.#holder = holder
+    this.#lost = lost
+    this.#holder = { pid: process.pid, since: new Date(now).toISOString() }
   }
 
-  static take(disk: Disk, home: string, journal: string, now: number): Lock {
-    const letGo = disk.hold(join(journal, 'lock'))
-    if (!letGo) throw new Held(home, holderOf(journal))
-    const lock = new Lock(letGo, disk, journal, { pid: process.pid, since: new Date(now).toISOString() })
+  static take(taking: Taking): Lock {
+    const { disk, home, journal, over } = taking
+    const hold = take(disk, lockIn(journal)) ?? (over === undefined ? undefined : seize(disk, lockIn(journal), over))
+    if (!hold) throw new Held(home, holderOf(journal))
+    const lock = new Lock(hold, taking)
     lock.#write()
     return lock
+  }
+
+  /** Was it taken from a process that may still be there? */
+  get tookOver(): boolean {
+    return this.#hold.over
+  }
+
+  /** Looks whether the lock is still the one that is held; where it is not, this process is at its end. */
+  assertOurs(): void {
+    if (this.#over) throw this.#over
+    if (this.#disk.identity(lockIn(this.#journal)) === this.#hold.identity) return
+    const next = holderOf(this.#journal)
+    const who = next && next.pid !== process.pid ? `process ${next.pid}${next.url ? ` on ${next.url}` : ''}` : 'another process'
+    this.#over = new TakenOver(`${who} has taken over the data`)
+    this.#lost(this.#over)
+    throw this.#over
   }
 
   /** Says how the holder can be reached. */
@@ -59,6 +104,7 @@ export class Lock {
   }
 
   #write(): void {
+    this.assertOurs()
     const text = Buffer.from(`${JSON.stringify(this.#holder)}\n`)
     withFile(this.#disk, `${note(this.#journal)}.new`, true, (fd) => {
       this.#disk.truncate(fd, 0)
@@ -68,8 +114,41 @@ export class Lock {
   }
 
   release(): void {
-    this.#disk.remove(note(this.#journal))
-    this.#letGo()
+    // The note of whoever took over is theirs.
+    if (!this.#over && this.#disk.identity(lockIn(this.#journal)) === this.#hold.identity) this.#disk.remove(note(this.#journal))
+    this.#hold.letGo()
+  }
+}
+
+/** How often the lock may be replaced under whoever is just taking it, before they leave it to the others. */
+const MOST_TRIES = 8
+
+/** Takes the lock that has this name also when it is taken: one that was just replaced would keep nobody out. */
+function take(disk: Disk, path: string): Hold | undefined {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    const before = disk.identity(path)
+    const letGo = disk.hold(path)
+    if (!letGo) return undefined
+    const identity = disk.identity(path)
+    if (identity === before) return { letGo, identity, over: false }
+    letGo()
+  }
+  return undefined
+}
+
+/** Puts a new lock in the place of this one, which its holder does not let go. One at a time, and nobody twice. */
+function seize(disk: Disk, path: string, over: number): Hold | undefined {
+  const letNext = disk.hold(`${path}.over`)
+  if (!letNext) return undefined
+  try {
+    if (disk.identity(path) !== over) return undefined // Somebody was quicker.
+    const letGo = disk.hold(`${path}.new`)
+    if (!letGo) return undefined
+    const identity = disk.identity(`${path}.new`)
+    disk.rename(`${path}.new`, path)
+    return { letGo, identity, over: true }
+  } finally {
+    letNext()
   }
 }
 
@@ -87,8 +166,8 @@ export function holderOf(journal: string): Holder | undefined {
 export function isHeld(journal: string): boolean {
   let db: Database.Database | undefined
   try {
-    checkFile(join(journal, 'lock'))
-    db = openDatabase(join(journal, 'lock'), { readonly: true, fileMustExist: true, timeout: 0 })
+    checkFile(lockIn(journal))
+    db = openDatabase(lockIn(journal), { readonly: true, fileMustExist: true, timeout: 0 })
     db.exec('SELECT count(*) FROM sqlite_master')
     return false
   } catch (error) {

@@ -40,6 +40,9 @@ export class MemoryLog implements Log {
     return []
   }
 
+  /** Nobody else can reach it. */
+  assertOurs(): void {}
+
   since(lsn: number): JournalLine[] | undefined {
     if (lsn > this.lsn || lsn < this.#dropped) return undefined
     return this.#lines.slice(lsn - this.#dropped)

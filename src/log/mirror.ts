@@ -56,7 +56,7 @@ export class Mirror {
     if (!isOurs && disk.list(to).some((name) => !NOTHING.includes(name)))
       throw new Refusal('refused', 'not-a-backup', `${to} is neither empty nor a backup: name a folder of its own.`)
     disk.makeFolder(to)
-    const lock = Lock.take(disk, to, to, now)
+    const lock = Lock.take({ disk, home: to, journal: to, now })
     try {
       const mirror = new Mirror(disk, to, lock)
       mirror.#settle(mirror.before)
