@@ -15,6 +15,7 @@ import type { Caller } from './core/policy.ts'
 import { Recorder } from './core/recorder.ts'
 import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
+import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
@@ -59,7 +60,14 @@ export async function openRecorder(
 ): Promise<Sessile> {
   const file = projectionOf(config.home)
   const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
-  const bringBack = (distrust?: string) => restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
+  const tryToBringBack = (distrust?: string) =>
+    restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
+  const bringBack = (distrust?: string) =>
+    tryToBringBack(distrust).catch((error) => {
+      if (!isFull(error)) throw error
+      log.giveRoom()
+      return tryToBringBack(distrust)
+    })
   const views = await bringBack(distrust)
   const timed = steady(source, views.mark.timestamp)
   const recorder = new Recorder({

@@ -13,7 +13,9 @@ import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
 import { verifyVerb } from './cli/verify.ts'
 import { BadConfig, readConfig, sortIn } from './config.ts'
 import { Refusal } from './core/errors.ts'
+import { Unopenable } from './core/fold.ts'
 import { SyncFailed } from './core/log.ts'
+import { isSqlite } from './core/tables.ts'
 import { TakenOver } from './log/fence.ts'
 import { JournalDamaged } from './log/journal.ts'
 import { Held } from './log/lock.ts'
@@ -72,7 +74,7 @@ function codeOf(error: unknown): number {
   if (error instanceof Usage || error instanceof BadConfig) return exit.usage
   if (error instanceof Held || error instanceof TakenOver) return exit.held
   if (error instanceof SyncFailed) return exit.untrusted
-  if (error instanceof JournalDamaged || isOfSystem(error)) return exit.damaged
+  if (error instanceof JournalDamaged || error instanceof Unopenable || isOfSystem(error) || isSqlite(error)) return exit.damaged
   if (error instanceof Refusal) return exit.found
   throw error
 }

@@ -164,7 +164,7 @@ export function logBytes({ home, sessile }: { home: string; sessile?: Running['s
   sessile?.log.settle()
   const digest = createHash('sha256')
   for (const file of filesUnder(join(home, 'logs'))) {
-    if (/\.journal\/(lock|holder)/.test(file)) continue
+    if (/\.journal\/(lock|holder|room)/.test(file)) continue
     const bytes = readFileSync(join(home, 'logs', file))
     digest.update(`${file}\n`).update(file.endsWith('.wal') ? withoutZeros(bytes) : bytes)
   }

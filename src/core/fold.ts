@@ -8,7 +8,7 @@ import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn } from './seal.ts'
 import { statedHash } from './sound.ts'
-import { isSqlite } from './tables.ts'
+import { isFull, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import { type Mark, Views } from './views.ts'
 
@@ -197,9 +197,13 @@ export async function restore({
 }): Promise<Views> {
   const opened = distrust === undefined ? Views.open(file, gathered) : { why: distrust }
   if (opened instanceof Views) {
-    const why = follow(opened, gathered.events, log)
-    if (why === undefined) return opened
-    opened.close()
+    let why: string | undefined = 'they could not be brought up'
+    try {
+      why = follow(opened, gathered.events, log)
+      if (why === undefined) return opened
+    } finally {
+      if (why !== undefined) opened.close()
+    }
     return rebuilt(file, gathered, log, why, report)
   }
   return rebuilt(file, gathered, log, opened.why, report)
@@ -231,6 +235,8 @@ export function follow(views: Views, events: Events, log: Log): string | undefin
     views.commit({ journal, lsn: log.lsn, timestamp: latest })
     return undefined
   } catch (error) {
+    // Where there is no room for the rest there is none for all.
+    if (isFull(error)) throw error
     return `they could not be brought up: ${(error as Error).message}`
   }
 }
@@ -289,8 +295,11 @@ export function adopt(
   return reopen(live.file, gathered)
 }
 
+/** The views cannot be opened, though they were just made. */
+export class Unopenable extends Error {}
+
 function reopen(file: string, gathered: Gathered): Views {
   const opened = Views.open(file, gathered)
   if (opened instanceof Views) return opened
-  throw new Error(`the views in ${file} cannot be opened: ${opened.why}`)
+  throw new Unopenable(`the views in ${file} cannot be opened: ${opened.why}`)
 }

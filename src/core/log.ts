@@ -50,6 +50,8 @@ export interface Log extends Shelf {
   settling(): Iterable<void>
   /** The acknowledged lines after this place in order; undefined if the journal does not reach from there to its end. */
   since(lsn: number): Iterable<JournalLine> | undefined
+  /** The disk is too full for the views: gives up the room that was kept for them, and takes no lines until it is there again. */
+  giveRoom(): void
   /** Throws where another recorder has taken the data over: what is known here may be old, and nothing may be changed. */
   assertOurs(): void
   /** Why this log takes no more lines; undefined when all is well with it. */

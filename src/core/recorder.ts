@@ -100,8 +100,10 @@ export class Recorder {
   async settled(): Promise<void> {
     this.#log.assertOurs()
     // Between batches the open transaction holds only what is durable; within one it does not.
-    if (!this.#stalled && this.#deciding.views.uncommitted)
-      await (this.#running ? this.between(() => this.#commit()) : this.#commit())
+    if (!this.#stalled && this.#deciding.views.uncommitted) {
+      const committed = this.#running ? this.between(() => this.#commit()) : Promise.resolve().then(() => this.#commit())
+      await committed.catch(() => this.between(() => {})) // The views are being brought back: as a rule that is soon done.
+    }
     // What could not be committed is missing from what can be read.
     if (this.#stalled) throw this.#stalled
   }
@@ -229,7 +231,7 @@ export class Recorder {
     const { code, message } = isSqlite(error) ? error : { code: '', message: (error as Error).message }
     this.#parts.report('the views failed', { code, error: message })
     // At once, before anything else can run: what was half done must not be committed, nor heads kept that follow from it.
-    this.#deciding.views.abandon()
+    this.#deciding.views.abandon(isDamage(code))
     this.#deciding.heads.clear()
     this.#stalled = notRecorded(`the views failed: ${message}`, code === 'SQLITE_FULL')
     for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(this.#stalled)

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
-import type { Fault } from './errors.ts'
+import { type Fault, notRecorded } from './errors.ts'
 
 const folder = new URL('../../schemas/', import.meta.url)
 
@@ -20,10 +20,18 @@ export class Schemas {
   }
 
   #compile(name: string, v: number): ValidateFunction {
-    const text = readFileSync(new URL(`${name}.v${v}.json`, folder), 'utf8')
-    const validate = this.#ajv.compile(JSON.parse(text) as object)
+    const validate = this.#ajv.compile(JSON.parse(textOf(`${name}.v${v}.json`)) as object)
     this.#compiled.set(`${name}.v${v}`, validate)
     return validate
+  }
+}
+
+/** Without it nothing can be checked, so nothing is recorded; the next request tries again. */
+function textOf(file: string): string {
+  try {
+    return readFileSync(new URL(file, folder), 'utf8')
+  } catch {
+    throw notRecorded(`the schema ${file} cannot be read`, false)
   }
 }
 

@@ -200,5 +200,9 @@ export interface SqliteError extends Error {
 }
 export const isSqlite = (error: unknown): error is SqliteError =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' && error.code.startsWith('SQLITE_')
-/** The database itself is damaged, and not merely locked or full. */
-export const isDamage = (code: string) => code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB')
+export const isFull = (error: unknown) => isSqlite(error) && error.code === 'SQLITE_FULL'
+/**
+ * The database itself is damaged, and not merely locked or full. After a failed sync nobody knows whether it is: another
+ * sync of the same file could succeed and mean nothing.
+ */
+export const isDamage = (code: string) => /^SQLITE_(CORRUPT|NOTADB|IOERR_FSYNC|IOERR_DIR_FSYNC)/.test(code)

@@ -157,9 +157,11 @@ export class Views {
   }
 
   /** After a failure of the database: nothing more can be written or committed here. What was committed can still be read. */
-  abandon(): void {
+  abandon(damaged: boolean): void {
     this.#transaction.abandon()
     this.#writer.close()
+    // The next start must not find them, should this process not come to making them anew.
+    if (damaged) remove(this.file)
   }
 
   commit(mark: Mark): void {

@@ -33,6 +33,8 @@ export interface Disk {
   sizeAt(path: string): number
   /** Which file it is that is open, or that has this path; undefined for none. */
   identity(file: number | string): number | undefined
+  /** Has so many bytes of the disk in a file that can be given up; false, and no file, where there are not so many. */
+  keepRoom?(path: string, bytes: number): boolean
   /** Holds the file at this path against every other process until it is let go, or we end; undefined where it is held. */
   hold(path: string): (() => void) | undefined
 }
@@ -81,7 +83,7 @@ export const realDisk: Disk = {
   },
   makeFolder: (path) => {
     checkWayTo(path)
-    fs.mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolder(path)
   },
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.rmSync(path, { force: true }),
@@ -93,6 +95,16 @@ export const realDisk: Disk = {
     return fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0
   },
   identity: (file) => (typeof file === 'number' ? fs.fstatSync(file) : fs.lstatSync(file, { throwIfNoEntry: false }))?.ino,
+  keepRoom: (path, bytes) => {
+    if (realDisk.sizeAt(path) === bytes) return true
+    try {
+      withFile(realDisk, path, true, (fd) => writeAll(realDisk, fd, Buffer.alloc(bytes), 0))
+      return true
+    } catch {
+      realDisk.remove(path)
+      return false
+    }
+  },
   hold: (path) => {
     checkFile(path)
     const db = openDatabase(path, { timeout: 200 })
@@ -116,6 +128,18 @@ export const readingDisk: Disk = {
 
 /** Removes a folder and all that is in it. */
 export const removeTree = (path: string) => fs.rmSync(path, { recursive: true, force: true })
+
+/** With the folders that lead to it. Not Node's own way of doing so: it tells most failures of the disk as a path that does not exist. */
+function makeFolder(path: string): void {
+  try {
+    fs.mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' && dirname(path) !== path) {
+      makeFolder(dirname(path))
+      makeFolder(path)
+    } else if (codeOf(error) !== 'EEXIST' || !fs.statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error
+  }
+}
 
 function syncNow(fd: number): void {
   try {

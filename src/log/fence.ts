@@ -59,6 +59,10 @@ export function fenced(disk: Disk, assertOurs: () => void): Disk {
     exists: (path) => disk.exists(path),
     sizeAt: (path) => disk.sizeAt(path),
     identity: (file) => disk.identity(file),
+    keepRoom: (path, bytes) => {
+      assertOurs()
+      return disk.keepRoom?.(path, bytes) ?? true
+    },
     hold: (path) => disk.hold(path),
   }
 }

@@ -1,14 +1,16 @@
 // The log of one data directory on one machine: the lock, the journal, and the files that readers know.
 
 import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
-import type { Between, JournalLine, Line, Log, Report } from '../core/log.ts'
+import { type Between, type JournalLine, type Line, type Log, NotWritten, type Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { codeOf, type Disk, realDisk } from './disk.ts'
 import { endingAtSyncs, fenced } from './fence.ts'
 import type { Printed } from './frame.ts'
 import { Journal } from './journal.ts'
 import { Lock } from './lock.ts'
+import { Room } from './room.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
 import { realHome } from './way.ts'
 
@@ -27,10 +29,12 @@ export class FileLog implements Log {
   readonly #journal: Journal
   readonly #copies: Copies
   readonly #files: FileShelf
+  readonly #room: Room
   /** What was written since the last sync began. */
   #written: { lines: readonly Line[]; printed: Printed }[] = []
 
-  private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf) {
+  private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf, room: Room) {
+    this.#room = room
     this.#lock = lock
     this.#journal = journal
     this.#copies = copies
@@ -55,7 +59,7 @@ export class FileLog implements Log {
       const copies = new Copies(endingAtSyncs(disk, lost), home, folder, files, report)
       copies.redo(survived)
       if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
-      return new FileLog(lock, journal, copies, files)
+      return new FileLog(lock, journal, copies, files, new Room(disk, join(folder, 'room')))
     } catch (error) {
       lock.release()
       throw error
@@ -87,8 +91,13 @@ export class FileLog implements Log {
     this.#lock.assertOurs()
   }
 
+  giveRoom(): void {
+    this.#room.give()
+  }
+
   write(lines: readonly Line[]): void {
     if (this.#copies.crowded) throw this.#copies.crowded
+    if (!this.#room.kept) throw new NotWritten('the disk is full', true)
     this.#copies.expect(lines)
     try {
       this.#written.push({ lines, printed: this.#journal.write(lines) })

@@ -40,6 +40,8 @@ export class MemoryLog implements Log {
     return []
   }
 
+  giveRoom(): void {}
+
   /** Nobody else can reach it. */
   assertOurs(): void {}
 

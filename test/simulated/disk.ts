@@ -407,6 +407,20 @@ export class SimulatedDisk implements Disk {
     return (typeof file === 'number' ? this.#open.get(file) : this.#find(file))?.id
   }
 
+  keepRoom(path: string, bytes: number): boolean {
+    if (this.sizeAt(path) === bytes) return true
+    try {
+      const fd = this.open(path, true)
+      this.write(fd, Buffer.alloc(bytes), 0)
+      this.close(fd)
+      return true
+    } catch (error) {
+      if (error instanceof Dead) throw error
+      this.remove(path)
+      return false
+    }
+  }
+
   hold(path: string): (() => void) | undefined {
     if (this.#held.has(path)) return undefined
     this.#held.add(path)
