@@ -132,17 +132,17 @@ function randomOf(seed: number): () => number {
 }
 
 /** So many of them, from every group in turn. */
-function sample<T>(all: T[], group: (one: T) => string, seed: number): T[] {
+function sample<T>(all: T[], group: (one: T) => string, seed: number, size = Number(SIZE)): T[] {
   if (SIZE === 'all') return all
   const random = randomOf(seed)
   const groups = new Map<string, T[]>()
   for (const one of all) groups.set(group(one), [...(groups.get(group(one)) ?? []), one])
   const left = [...groups.values()]
   const drawn: T[] = []
-  while (drawn.length < Number(SIZE) && left.some((ones) => ones.length > 0)) {
+  while (drawn.length < size && left.some((ones) => ones.length > 0)) {
     for (const ones of left) if (ones.length > 0) drawn.push(...ones.splice(Math.floor(random() * ones.length), 1))
   }
-  return drawn.slice(0, Number(SIZE))
+  return drawn.slice(0, size)
 }
 
 const only = process.env.SESSILE_TEST_CASE
@@ -240,6 +240,7 @@ describe('kill -9 at a system call', () => {
           all.filter(({ phase }) => phase === 'work'),
           groupOf,
           SEED,
+          Math.ceil(Number(SIZE) / 2),
         ),
         all,
         'signal=SIGKILL',
@@ -252,6 +253,7 @@ describe('kill -9 at a system call', () => {
           calls.map((call): Case => ({ phase: 'start', call, file: (pathIn(home, call) as string).slice(home.length) })),
           groupOf,
           SEED,
+          Math.ceil(Number(SIZE) / 2),
         ),
         [],
         'signal=SIGKILL',
