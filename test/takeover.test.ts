@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { copyFileSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { journalOf } from '../src/log/shelf.ts'
+import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
   type Apart,
@@ -61,6 +61,7 @@ describe('serve --take-over', () => {
     const { session_id } = (await first.admin.start()).body
     await first.admin.append(session_id, [said('one'), said('two')])
     first.child.kill('SIGSTOP')
+    const { ino } = statSync(projectionOf(home))
     const waiting = [
       ...Array.from({ length: 8 }, (_, i) => first.admin.append(session_id, said(`waiting ${i}`))),
       first.admin.start({ user_id: 'eve' }),
@@ -71,6 +72,8 @@ describe('serve --take-over', () => {
 
     const second = await takeOver(home)
     expect(second.err()).toContain(`Taking over from process ${first.child.pid}`)
+    // Whatever the first does to the database that it has open, the second has another.
+    expect(statSync(projectionOf(home)).ino).not.toBe(ino)
     expect((await second.admin.append(session_id, said('three'))).body).toMatchObject({ seq: 4 })
     expect((await second.admin.start()).body).toMatchObject({ reason: 'session-already-active', session_id })
     expect((await second.admin.start({ kind: 'voice' })).body).toMatchObject({ session_number: 2 })
@@ -198,8 +201,8 @@ describe('a recorder that was taken over', () => {
     await atRest(running.home)
     replaceLock(running.home)
     const before = everything(running.home)
-    expect((await running.admin.append(session_id, said('one'))).status).toBe(503)
     expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).status).not.toBe(200)
+    expect((await running.admin.append(session_id, said('one'))).status).toBe(503)
     await expect(running.sessile.recorder.checkpoint()).rejects.toThrow('has taken over')
     expect(everything(running.home)).toEqual(before)
     expect(fatal[0]?.message).toContain('has taken over')
@@ -211,6 +214,7 @@ describe('a recorder that was taken over', () => {
       tell = resolve
     })
     const running = await run(undefined, {}, undefined, { fatal: (error) => tell(error) })
+    await atRest(running.home)
     replaceLock(running.home)
     expect((await told).message).toContain('has taken over')
   })
