@@ -1,7 +1,7 @@
 // Backups cut off at every system call that touches a disk, damaged at every byte, and made again and again under load.
 // Needs strace, and fails where it is missing.
 //
-//   SESSILE_TEST_POINTS=all npm run test:backup     each call in turn, not only some of them
+//   SESSILE_TEST_POINTS=all npm run torture:backup     each call in turn, not only some of them
 
 import { spawnSync } from 'node:child_process'
 import {
