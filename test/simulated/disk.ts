@@ -151,8 +151,8 @@ export class SimulatedDisk implements Disk {
   trace = 0
   /** Called at the moment of death. */
   died: () => void = () => {}
-  /** Set by a sync that failed: no other may be asked for by the same process. */
-  syncFailed = false
+  /** What a sync failed of: the same process may not ask for another. */
+  readonly #failed = new Set<File | Folder>()
   syncsAfterFailure = 0
 
   constructor(chance: Chance, loop: Loop) {
@@ -196,7 +196,7 @@ export class SimulatedDisk implements Disk {
     this.#held.clear()
     this.#dead = false
     this.#left = Number.POSITIVE_INFINITY
-    this.syncFailed = false
+    this.#failed.clear()
     this.mend()
     this.#loop = loop
   }
@@ -345,12 +345,12 @@ export class SimulatedDisk implements Disk {
   }
 
   #sync(node: File | Folder): void {
-    if (this.syncFailed) this.syncsAfterFailure++
+    if (this.#failed.has(node)) this.syncsAfterFailure++
     try {
       this.#touch('sync', 'sync', node.id)
     } catch (error) {
       if (error instanceof Dead) throw error
-      this.syncFailed = true
+      this.#failed.add(node)
       // The bytes can still be read; nothing will ever write them to the disk.
       node.gone += node.unsynced.length
       node.unsynced = []
