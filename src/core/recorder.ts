@@ -20,7 +20,7 @@ import { Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
-import { type Watcher, Watchers } from './watchers.ts'
+import { Watchers } from './watchers.ts'
 
 export interface Parts extends Grounds {
   views: Views
@@ -46,7 +46,7 @@ export class Recorder {
   readonly #deciding: Deciding
   readonly #queue: Waiting[] = []
   readonly #jobs: (() => Promise<void> | void)[] = []
-  readonly #watchers = new Watchers()
+  readonly watchers = new Watchers()
   #running: Promise<void> | undefined
   readonly #syncing: Syncing
   #stalled: Refusal | undefined
@@ -74,7 +74,7 @@ export class Recorder {
   submit(command: Command, request: Request): Promise<unknown> {
     if (this.#stalled) return Promise.reject(this.#stalled)
     if (this.#closed) return Promise.reject(new Refusal('unavailable', 'stopping', 'Sessile is stopping.'))
-    if (this.#queue.length >= MOST_WAITING) {
+    if (this.waiting >= MOST_WAITING) {
       return Promise.reject(new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.'))
     }
     return new Promise((done, failed) => {
@@ -85,7 +85,12 @@ export class Recorder {
 
   /** Do so many wait that whoever can wait should? */
   get crowded(): boolean {
-    return this.#queue.length >= MOST_WAITING / 2
+    return this.waiting >= MOST_WAITING / 2
+  }
+
+  /** How many wait to be decided. */
+  get waiting(): number {
+    return this.#queue.length
   }
 
   /** Runs between two batches, when the views and the log agree. */
@@ -108,14 +113,9 @@ export class Recorder {
     if (this.#stalled) throw this.#stalled
   }
 
-  /** When a log last grew, in milliseconds. */
-  lastAt(log: string): number | undefined {
-    return this.#deciding.heads.find(log)?.at
-  }
-
-  /** Calls the watcher whenever this log has grown, until the returned function is called. */
-  watch(log: string, watcher: Watcher): () => void {
-    return this.#watchers.add(log, watcher)
+  /** Where a log ends, with what is being recorded, and when it last grew. */
+  endOf(log: string): { size: number; at: number } | undefined {
+    return this.#deciding.heads.find(log)
   }
 
   get views(): Views {
@@ -205,7 +205,7 @@ export class Recorder {
   #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
     for (const waiting of batch) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
     this.#beside.grew(lines)
-    this.#watchers.grew(lines)
+    this.watchers.grew(lines)
   }
 
   // --- when something fails -----------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ export class Sessile {
     await this.recorder.settled()
     for (const chore of this.gathered.chores) {
       const due = this.reading((read) =>
-        chore.due({ read, now: this.source.now(), settings: this.settings, lastAt: (log) => this.recorder.lastAt(log) }),
+        chore.due({ read, now: this.source.now(), settings: this.settings, lastAt: (log) => this.recorder.endOf(log)?.at }),
       )
       await Promise.all(due.map(({ command, input }) => this.#doQuietly(command, input)))
     }

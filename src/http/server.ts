@@ -2,8 +2,9 @@
 // headers; what a request means is said by the features, and which status a refusal has by problem.ts.
 
 import { readFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import { type IncomingMessage, type ServerResponse } from 'node:http'
 import { type HttpBindings, RequestError } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { Command } from '../core/command.ts'
@@ -13,12 +14,13 @@ import { uuid } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
-import { readJson } from './body.ts'
+import { readJson, mediaType } from './body.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { headersOf, problemOf, success } from './problem.ts'
 import { checkRequest, mediaType, parametersOf } from './request.ts'
 import { sliceAsEvents, sliceAsJson, sliceAsLines } from './slice.ts'
+import { Followers } from './follow.ts'
 
 export interface DoorParts {
   gathered: Gathered
@@ -55,7 +57,8 @@ interface Asked {
 interface Given {
   status: number
   type: string
-  body: string | ReadableStream<Uint8Array>
+  /** A text, a stream, or what writes the answer piece by piece, for as long as it takes. */
+  body: string | ReadableStream<Uint8Array> | ((outgoing: ServerResponse) => void)
   headers?: Record<string, string>
   reason?: string
 }
@@ -64,12 +67,12 @@ const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
 
 export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
-  /** How each open stream is ended. */
-  readonly #streams = new Set<() => void>()
+  readonly #followers: Followers
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
     this.#parts = parts
+    this.#followers = new Followers(parts.patience)
     this.app = new Hono()
     this.#open()
     const { commands, queries } = parts.gathered
@@ -86,7 +89,7 @@ export class Door {
   }
 
   endStreams(): void {
-    for (const stop of [...this.#streams]) stop()
+    this.#followers.end()
   }
 
   /** What everybody may ask, without a key. */
@@ -153,16 +156,19 @@ export class Door {
     if (incoming.method === 'HEAD' && typeof body !== 'string') await body.cancel()
     const ms = Math.round((performance.now() - began) * 10) / 10
     this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
-    return new Response(body, {
-      status,
-      headers: {
-        'content-type': type,
-        'x-request-id': asked.id,
-        'x-content-type-options': 'nosniff',
-        'cache-control': 'no-store',
-        ...headers,
-      },
-    })
+    const all = {
+      'content-type': type,
+      'x-request-id': asked.id,
+      'x-content-type-options': 'nosniff',
+      'cache-control': 'no-store',
+      ...headers,
+    }
+    if (typeof body !== 'function') return new Response(body, { status, headers: all })
+    const { outgoing } = c.env as { outgoing: ServerResponse }
+    outgoing.writeHead(status, all)
+    if (incoming.method === 'HEAD') outgoing.end()
+    else body(outgoing)
+    return RESPONSE_ALREADY_SENT
   }
 
   #admit({ incoming }: Asked): Caller {
@@ -194,7 +200,8 @@ export class Door {
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
       const resumed = { ...answer, after: lastEventId(incoming.headers['last-event-id'] as string | undefined) ?? answer.after }
-      return { status: success.done, type: 'text/event-stream', body: sliceAsEvents(this.#sessile, resumed, this.#streams) }
+      const follow = (outgoing: ServerResponse) => this.#followers.follow(this.#sessile, resumed, outgoing)
+      return { status: success.done, type: 'text/event-stream', body: follow }
     }
     if (incoming.headers.accept?.includes(NDJSON))
       return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }

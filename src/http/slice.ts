@@ -1,4 +1,4 @@
-// A part of a log as an answer: as JSON, as the log's own bytes, or as Server-Sent Events that go on as the log grows.
+// A part of a log as an answer: as JSON, or as the log's own bytes.
 
 import type { Slice } from '../core/query.ts'
 import { scan } from '../core/record.ts'
@@ -8,7 +8,6 @@ import { turn } from '../core/turn.ts'
 import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
-const HEARTBEAT_MS = 15_000
 
 export function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice) {
   const records = []
@@ -48,73 +47,3 @@ export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableS
 }
 
 const NEWLINE = Buffer.from('\n')
-
-const eventOf = (seq: number, line: Buffer) =>
-  `id: ${seq}\nevent: ${scan(line) ? 'record' : 'erased'}\ndata: ${line.toString()}\n\n`
-
-/**
- * Follows a log. The stream reads from the log itself and is only woken by the recorder, so there is nothing that a slow
- * reader could miss or make Sessile hold in memory: whoever is behind reads from where they are, whenever they can.
- */
-export function sliceAsEvents(sessile: Sessile, { log, after }: Slice, open: Set<() => void>): ReadableStream<Uint8Array> {
-  let stream: ReadableStreamDefaultController<Uint8Array>
-  let place = beginningOf(log)
-  let seq = after
-  let caughtUp = false
-  let unwatch = () => {}
-  let beat: NodeJS.Timeout
-
-  const hasRoom = () => (stream.desiredSize ?? 0) > 0
-  const pump = () => {
-    try {
-      if (hasRoom()) give()
-    } catch (error) {
-      // A line that is not what was recorded: the stream ends here, and says why.
-      const { reason } = problemOf(error, 'api')
-      stream.enqueue(Buffer.from(`event: problem\ndata: ${JSON.stringify({ reason })}\n\n`))
-      stop()
-    }
-  }
-  const give = () => {
-    let text = ''
-    try {
-      for (const line of sessile.lines(log, place)) {
-        place = { end: line.end, hash: line.hash, number: line.number }
-        if (place.number === undefined || place.number <= seq) continue
-        seq = place.number
-        text += eventOf(seq, line.bytes)
-        if (text.length > AT_ONCE) break
-      }
-    } catch (error) {
-      if (text !== '') stream.enqueue(Buffer.from(text))
-      throw error
-    }
-    if (text.length <= AT_ONCE && !caughtUp) {
-      caughtUp = true
-      text += `event: caught-up\ndata: {"seq":${seq}}\n\n`
-    }
-    if (text !== '') stream.enqueue(Buffer.from(text))
-  }
-  const leave = () => {
-    clearInterval(beat)
-    unwatch()
-    open.delete(stop)
-  }
-  const stop = () => {
-    leave()
-    stream.close()
-  }
-  return new ReadableStream<Uint8Array>(
-    {
-      start(controller) {
-        stream = controller
-        beat = setInterval(() => hasRoom() && stream.enqueue(Buffer.from(': still here\n\n')), HEARTBEAT_MS).unref()
-        unwatch = sessile.recorder.watch(log, pump)
-        open.add(stop)
-      },
-      pull: pump,
-      cancel: leave,
-    },
-    { highWaterMark: AT_ONCE * 4, size: (chunk) => chunk?.byteLength ?? 0 },
-  )
-}

@@ -1,0 +1,261 @@
+// Following a log as Server-Sent Events. What is sent is read from the log itself: the recorder only wakes whoever waits,
+// so nothing is held for a reader but the one piece that it is being sent, and none can miss a record. Who does not read
+// is cut off, is told why, and goes on later from the last id it got.
+
+import type { ServerResponse } from 'node:http'
+import { linesOf } from '../core/log.ts'
+import type { Slice } from '../core/query.ts'
+import { parseLine, scan } from '../core/record.ts'
+import type { Sessile } from '../core/sessile.ts'
+
+const AT_ONCE = 64 * 1024
+const HEARTBEAT_MS = 15_000
+const LOOK_MS = 250
+/** How many are sent something, and for how long, before others have their turn. */
+const SLICE = 64
+const SLICE_MS = 2
+/** How far a reader may fall behind a log that it once had caught up with, in bytes. */
+const MOST_BEHIND = 8 * 1024 * 1024
+/** What may be on its way to all readers together, and how long a piece is left alone where that is too much. */
+const MOST_SENDING = 64 * 1024 * 1024
+const LEFT_ALONE_MS = 1000
+
+/** What a reader who stands at one place in a log is sent next. */
+interface Piece {
+  bytes: Buffer
+  /** Where in the log, and with which seq, it ends. */
+  offset: number
+  seq: number
+  /** Is there nothing after it? */
+  last: boolean
+}
+
+export class Followers {
+  readonly #open = new Set<Follower>()
+  /** Who is being sent something; who has waited longest comes first. */
+  readonly #sending = new Set<Follower>()
+  #bytes = 0
+  readonly #patience: number
+  /** Thousands may stand at the same place: what they are sent is read once. */
+  readonly #pieces = new Map<string, Piece>()
+  #looking: NodeJS.Timeout | undefined
+  #looked = 0
+  /** Who has taken what it was sent, and may have more to come. */
+  readonly #ready = new Set<Follower>()
+
+  constructor(patience: number) {
+    this.#patience = patience
+  }
+
+  /** Sends what there is, and what comes, until either side ends it. */
+  follow(sessile: Sessile, slice: Slice, outgoing: ServerResponse): void {
+    if (outgoing.destroyed) return
+    if (!this.#looking) {
+      this.#looked = performance.now()
+      this.#looking = setInterval(() => this.#look(), LOOK_MS).unref()
+    }
+    const follower = new Follower(this, sessile, slice, outgoing)
+    this.#open.add(follower)
+    outgoing.on('close', () => this.#left(follower))
+    follower.pump()
+  }
+
+  get count(): number {
+    return this.#open.size
+  }
+
+  end(): void {
+    for (const follower of this.#open) follower.end()
+  }
+
+  #left(follower: Follower): void {
+    follower.leave()
+    this.took(follower, follower.underWay)
+    this.#open.delete(follower)
+    if (this.#open.size > 0) return
+    clearInterval(this.#looking)
+    this.#looking = undefined
+  }
+
+  /** So many bytes are on their way to this reader from now on. */
+  sends(follower: Follower, bytes: number): void {
+    this.#bytes += bytes
+    follower.underWay += bytes
+    this.#sending.add(follower)
+    if (this.#bytes <= MOST_SENDING) return
+    const [slowest] = this.#sending
+    if (slowest && performance.now() - slowest.since > LEFT_ALONE_MS) slowest.drop()
+  }
+
+  took(follower: Follower, bytes: number): void {
+    const taken = Math.min(bytes, follower.underWay)
+    this.#bytes -= taken
+    follower.underWay -= taken
+    if (follower.underWay === 0) this.#sending.delete(follower)
+  }
+
+  /** Has its turn when others have had theirs: those who are ready at a time may be thousands. */
+  ready(follower: Follower): void {
+    if (this.#ready.size === 0) setImmediate(() => this.#goOn())
+    this.#ready.add(follower)
+  }
+
+  #goOn(): void {
+    const until = performance.now() + SLICE_MS
+    let given = 0
+    for (const follower of this.#ready) {
+      this.#ready.delete(follower)
+      follower.pump()
+      if (++given === SLICE || performance.now() > until) break
+    }
+    if (this.#ready.size > 0) setImmediate(() => this.#goOn())
+  }
+
+  #look(): void {
+    const now = performance.now()
+    // Where we ourselves were busy for longer than that, no reader is to blame for it.
+    const busy = now - this.#looked - 2 * LOOK_MS
+    this.#looked = now
+    if (busy > 0) for (const follower of this.#sending) follower.since += busy
+    const longAgo = now - this.#patience
+    for (const follower of [...this.#sending]) {
+      if (follower.since > longAgo) break
+      this.cutOff(follower)
+    }
+  }
+
+  /** A reader who reads again gets what was on its way to it, and is told why that was all; one who does not is dropped. */
+  cutOff(follower: Follower): void {
+    if (follower.cut) follower.drop()
+    else {
+      follower.cutOff()
+      this.#sending.delete(follower)
+      this.#sending.add(follower)
+    }
+  }
+
+  piece(sessile: Sessile, log: string, offset: number, seq: number): Piece {
+    const key = `${log} ${offset} ${seq}`
+    let piece = this.#pieces.get(key)
+    if (!piece) {
+      piece = pieceOf(sessile, log, offset, seq)
+      // Only for those whose turn comes with ours: the log goes on.
+      if (this.#pieces.size === 0) setImmediate(() => this.#pieces.clear())
+      this.#pieces.set(key, piece)
+    }
+    return piece
+  }
+}
+
+function pieceOf(sessile: Sessile, log: string, from: number, after: number): Piece {
+  let text = ''
+  let [offset, seq] = [from, after]
+  for (const line of linesOf(sessile.log, log, from)) {
+    offset = line.end
+    const scanned = scan(line.bytes)
+    const own = scanned?.envelope.seq ?? parseLine(line.bytes).seq
+    if (own > seq) {
+      seq = own
+      text += `id: ${own}\nevent: ${scanned ? 'record' : 'erased'}\ndata: ${line.bytes.toString()}\n\n`
+    }
+    // Others get their turn, also where all is passed over.
+    if (text.length > AT_ONCE || offset - from > MOST_PASSED) return { bytes: Buffer.from(text), offset, seq, last: false }
+  }
+  return { bytes: Buffer.from(text), offset, seq, last: true }
+}
+
+const MOST_PASSED = 4 * 1024 * 1024
+
+class Follower {
+  readonly #all: Followers
+  readonly #sessile: Sessile
+  readonly #log: string
+  readonly #outgoing: ServerResponse
+  readonly #unwatch: () => void
+  readonly #beat: NodeJS.Timeout
+  #offset = 0
+  #seq: number
+  #caughtUp = false
+  #over = false
+  /** How many bytes are on their way, and since when. */
+  underWay = 0
+  since = 0
+  cut = false
+
+  constructor(all: Followers, sessile: Sessile, { log, after }: Slice, outgoing: ServerResponse) {
+    this.#all = all
+    this.#sessile = sessile
+    this.#log = log
+    this.#seq = after
+    this.#outgoing = outgoing
+    this.#unwatch = sessile.recorder.watchers.add(log, () => this.pump())
+    this.#beat = setInterval(() => this.underWay === 0 && this.#send(STILL_HERE), HEARTBEAT_MS).unref()
+  }
+
+  pump(): void {
+    if (this.#over) return
+    try {
+      if (this.underWay > 0) this.#mind()
+      else this.#give()
+    } catch {
+      // A line that is no record: the stream ends here, and says why.
+      this.#endWith('{"reason":"log-damaged"}')
+    }
+  }
+
+  #give(): void {
+    const { bytes, offset, seq, last } = this.#all.piece(this.#sessile, this.#log, this.#offset, this.#seq)
+    this.#offset = offset
+    this.#seq = seq
+    if (bytes.length > 0) this.#send(bytes)
+    else if (!last) this.#all.ready(this)
+    if (last && !this.#caughtUp) {
+      this.#caughtUp = true
+      this.#send(Buffer.from(`event: caught-up\ndata: {"seq":${seq}}\n\n`))
+    }
+  }
+
+  /** The log grew while this reader has yet to take what it was sent. */
+  #mind(): void {
+    const behind = (this.#sessile.recorder.endOf(this.#log)?.size ?? 0) - this.#offset
+    if (this.#caughtUp && behind > MOST_BEHIND) this.#all.cutOff(this)
+  }
+
+  #send(bytes: Buffer): void {
+    if (this.underWay === 0) this.since = performance.now()
+    this.#all.sends(this, bytes.length)
+    this.#outgoing.write(bytes, () => {
+      this.#all.took(this, bytes.length)
+      if (this.underWay === 0) this.#all.ready(this)
+    })
+  }
+
+  cutOff(): void {
+    this.cut = true
+    this.since = performance.now()
+    this.#endWith(`{"reason":"too-slow","after":${this.#seq}}`)
+  }
+
+  drop(): void {
+    this.#outgoing.destroy()
+  }
+
+  #endWith(data: string): void {
+    this.leave()
+    this.#outgoing.end(`event: problem\ndata: ${data}\n\n`)
+  }
+
+  end(): void {
+    if (this.#over) return
+    this.leave()
+    this.#outgoing.end()
+  }
+
+  leave(): void {
+    this.#over = true
+    clearInterval(this.#beat)
+    this.#unwatch()
+  }
+}
+
+const STILL_HERE = Buffer.from(': still here\n\n')
