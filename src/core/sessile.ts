@@ -14,6 +14,7 @@ import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
 import { type Place, soundLines } from './sound.ts'
+import { isSqlite } from './tables.ts'
 import type { Read } from './view.ts'
 
 /** Sessile itself, when it acts on its own. */
@@ -81,7 +82,7 @@ export class Sessile {
       assert(permitted, `${query.at} answered without asking the policy`)
       return answer
     } catch (error) {
-      throw this.recorder.distrust(error) ? rebuilding() : error
+      throw this.recorder.distrust(error) ? rebuilding() : unlessLacking(error)
     }
   }
 
@@ -91,7 +92,7 @@ export class Sessile {
     try {
       return read(this.recorder.views.read)
     } catch (error) {
-      throw this.recorder.distrust(error) ? rebuilding() : error
+      throw this.recorder.distrust(error) ? rebuilding() : unlessLacking(error)
     }
   }
 
@@ -136,6 +137,12 @@ export class Sessile {
 }
 
 const NO_PATH: Record<string, string> = {}
+
+/** What the database cannot open for want of descriptors it can open later. */
+const unlessLacking = (error: unknown): unknown =>
+  isSqlite(error) && error.code.startsWith('SQLITE_CANTOPEN')
+    ? new Refusal('unavailable', 'overloaded', 'Too many files are open. Ask again.')
+    : error
 
 const rebuilding = () => new Refusal('unavailable', 'rebuilding', 'The views are being brought back from the logs.')
 

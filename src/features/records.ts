@@ -12,6 +12,8 @@ import { flat, isErased, type Recorded } from '../core/record.ts'
 import { lostSession, sessions, shownSession } from './sessions.ts'
 
 const MOST_AT_ONCE = 1000
+/** A page of sentences is no longer than this and one of them, whatever its limit. */
+const MOST_IN_PAGE = 4 * 1024 * 1024
 
 const ref = {
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
@@ -157,12 +159,15 @@ const timeline = query({
     const session = shownSession(on, session_id)
     const began = Date.parse(session.started_at)
     const entries: z.infer<typeof entry>[] = []
+    let length = 0
     for (const record of records(sessionLog(session.user_id, session_id), after)) {
       if (isErased(record)) continue
-      if (entries.length === limit)
+      if (entries.length === limit || length > MOST_IN_PAGE)
         return { session_id, started_at: session.started_at, entries, next_after: entries.at(-1)?.seq ?? null }
       const { seq, timestamp, type, performer_id } = record
-      entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: says(record) })
+      const sentence = says(record)
+      length += sentence.length
+      entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: sentence })
     }
     return { session_id, started_at: session.started_at, entries, next_after: null }
   },

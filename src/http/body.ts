@@ -2,6 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { Refusal } from '../core/errors.ts'
+import type { Hold } from './burden.ts'
 import { parseJson } from './json.ts'
 import { Pieces } from './pieces.ts'
 import { mediaType, unsupported } from './request.ts'
@@ -12,42 +13,61 @@ const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at 
 
 const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too long to come.')
 
-export async function readJson(incoming: IncomingMessage, patience: number): Promise<unknown> {
+/** What is read is held by `hold`, which its owner lets go when it is done with. */
+export async function readJson(incoming: IncomingMessage, patience: number, hold: Hold): Promise<unknown> {
   const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
   }
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
-  return parseJson(await gather(incoming, patience))
+  return parseJson(await gather(incoming, patience, hold))
 }
 
 /** Bodies that are being read: since when, and how their reading is given up. Looked through now and then, since a timer for each would cost more. */
 const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
+const LOOK_MS = 250
+let looked = performance.now()
 setInterval(() => {
   if (reading.size === 0) return
   const now = performance.now()
-  for (const { until, giveUp } of reading.values()) if (now > until) giveUp()
-}, 250).unref()
+  // Where we ourselves were busy for longer than that, what has come may not have been read yet: nobody is blamed for it.
+  const busy = now - looked - 2 * LOOK_MS
+  looked = now
+  for (const body of reading.values()) {
+    if (busy > 0) body.until += busy
+    if (now > body.until) body.giveUp()
+  }
+}, LOOK_MS).unref()
 
 /** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
-function gather(incoming: IncomingMessage, patience: number): Promise<Uint8Array> {
+function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promise<Uint8Array> {
   return new Promise<Uint8Array>((resolve, reject) => {
     const pieces = new Pieces()
+    let over = false
     const give = (work: () => void) => {
+      over = true
       reading.delete(incoming)
       work()
     }
     reading.set(incoming, { until: performance.now() + patience, giveUp: () => give(() => reject(tooSlow())) })
     let length = 0
     incoming.on('data', (chunk: Buffer) => {
+      if (over) return
       length += chunk.length
-      if (length <= MOST_BYTES) pieces.add(chunk)
-      else give(() => reject(tooLarge()))
+      try {
+        if (length > MOST_BYTES) throw tooLarge()
+        hold.take(chunk.length)
+        pieces.add(chunk)
+      } catch (error) {
+        give(() => reject(error))
+      }
     })
     incoming.on('end', () => give(() => resolve(pieces.take())))
-    incoming.on('error', (error) => give(() => reject(error)))
+    // A caller who is gone is no mistake of ours.
+    const brokeOff = () => give(() => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
+    incoming.on('error', brokeOff)
     incoming.on('close', () => {
-      if (!incoming.complete) give(() => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
+      if (!incoming.complete) brokeOff()
     })
   })
 }

@@ -3,10 +3,11 @@
 // is cut off, is told why, and goes on later from the last id it got.
 
 import type { ServerResponse } from 'node:http'
-import { linesOf } from '../core/log.ts'
 import type { Slice } from '../core/query.ts'
-import { parseLine, scan } from '../core/record.ts'
+import { scan } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
+import { beginningOf, type Place } from '../core/sound.ts'
+import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
 const HEARTBEAT_MS = 15_000
@@ -24,10 +25,12 @@ const LEFT_ALONE_MS = 1000
 interface Piece {
   bytes: Buffer
   /** Where in the log, and with which seq, it ends. */
-  offset: number
+  place: Place
   seq: number
   /** Is there nothing after it? */
   last: boolean
+  /** Why nothing can come after it. */
+  broken?: unknown
 }
 
 export class Followers {
@@ -134,11 +137,11 @@ export class Followers {
     }
   }
 
-  piece(sessile: Sessile, log: string, offset: number, seq: number): Piece {
-    const key = `${log} ${offset} ${seq}`
+  piece(sessile: Sessile, log: string, place: Place, seq: number): Piece {
+    const key = `${log} ${place.end} ${seq}`
     let piece = this.#pieces.get(key)
     if (!piece) {
-      piece = pieceOf(sessile, log, offset, seq)
+      piece = pieceOf(sessile, log, place, seq)
       // Only for those whose turn comes with ours: the log goes on.
       if (this.#pieces.size === 0) setImmediate(() => this.#pieces.clear())
       this.#pieces.set(key, piece)
@@ -147,21 +150,24 @@ export class Followers {
   }
 }
 
-function pieceOf(sessile: Sessile, log: string, from: number, after: number): Piece {
+function pieceOf(sessile: Sessile, log: string, from: Place, after: number): Piece {
   let text = ''
-  let [offset, seq] = [from, after]
-  for (const line of linesOf(sessile.log, log, from)) {
-    offset = line.end
-    const scanned = scan(line.bytes)
-    const own = scanned?.envelope.seq ?? parseLine(line.bytes).seq
-    if (own > seq) {
-      seq = own
-      text += `id: ${own}\nevent: ${scanned ? 'record' : 'erased'}\ndata: ${line.bytes.toString()}\n\n`
+  let [place, seq] = [from, after]
+  const piece = (last: boolean) => ({ bytes: Buffer.from(text), place, seq, last })
+  try {
+    for (const { bytes, end, hash, number } of sessile.lines(log, from)) {
+      place = { end, hash, number }
+      if ((number as number) > seq) {
+        seq = number as number
+        text += `id: ${seq}\nevent: ${scan(bytes) ? 'record' : 'erased'}\ndata: ${bytes.toString()}\n\n`
+      }
+      // Others get their turn, also where all is passed over.
+      if (text.length > AT_ONCE || end - from.end > MOST_PASSED) return piece(false)
     }
-    // Others get their turn, also where all is passed over.
-    if (text.length > AT_ONCE || offset - from > MOST_PASSED) return { bytes: Buffer.from(text), offset, seq, last: false }
+  } catch (broken) {
+    return { ...piece(false), broken }
   }
-  return { bytes: Buffer.from(text), offset, seq, last: true }
+  return piece(true)
 }
 
 const MOST_PASSED = 4 * 1024 * 1024
@@ -173,7 +179,7 @@ class Follower {
   readonly #outgoing: ServerResponse
   readonly #unwatch: () => void
   readonly #beat: NodeJS.Timeout
-  #offset = 0
+  #place: Place
   #seq: number
   #caughtUp = false
   #over = false
@@ -186,6 +192,7 @@ class Follower {
     this.#all = all
     this.#sessile = sessile
     this.#log = log
+    this.#place = beginningOf(log)
     this.#seq = after
     this.#outgoing = outgoing
     this.#unwatch = sessile.recorder.watchers.add(log, () => this.pump())
@@ -194,19 +201,20 @@ class Follower {
 
   pump(): void {
     if (this.#over) return
-    try {
-      if (this.underWay > 0) this.#mind()
-      else this.#give()
-    } catch {
-      // A line that is no record: the stream ends here, and says why.
-      this.#endWith('{"reason":"log-damaged"}')
-    }
+    if (this.underWay > 0) this.#mind()
+    else this.#give()
   }
 
   #give(): void {
-    const { bytes, offset, seq, last } = this.#all.piece(this.#sessile, this.#log, this.#offset, this.#seq)
-    this.#offset = offset
+    const { bytes, place, seq, last, broken } = this.#all.piece(this.#sessile, this.#log, this.#place, this.#seq)
+    this.#place = place
     this.#seq = seq
+    if (broken !== undefined) {
+      // A line that is not what was recorded: the stream ends before it, and says why.
+      if (bytes.length > 0) this.#send(bytes)
+      this.#endWith(JSON.stringify({ reason: problemOf(broken, 'api').reason }))
+      return
+    }
     if (bytes.length > 0) this.#send(bytes)
     else if (!last) this.#all.ready(this)
     if (last && !this.#caughtUp) {
@@ -217,7 +225,7 @@ class Follower {
 
   /** The log grew while this reader has yet to take what it was sent. */
   #mind(): void {
-    const behind = (this.#sessile.recorder.endOf(this.#log)?.size ?? 0) - this.#offset
+    const behind = (this.#sessile.recorder.endOf(this.#log)?.size ?? 0) - this.#place.end
     if (this.#caughtUp && behind > MOST_BEHIND) this.#all.cutOff(this)
   }
 

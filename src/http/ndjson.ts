@@ -5,6 +5,7 @@ import type { Command } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
+import type { Burden, Hold } from './burden.ts'
 import { parseJson } from './json.ts'
 import { Pieces } from './pieces.ts'
 import { problemOf } from './problem.ts'
@@ -13,23 +14,28 @@ import { problemOf } from './problem.ts'
 const MOST_UNANSWERED = 1024
 
 export function answerLines(
-  { sessile, command, asking, broke }: { sessile: Sessile; command: Command; asking: Asking; broke: (error: unknown) => void },
+  parts: { sessile: Sessile; burden: Burden; command: Command; asking: Asking; broke: (error: unknown) => void },
   body: ReadableStream<Uint8Array>,
 ): ReadableStream<Uint8Array> {
+  const { sessile, burden, command, asking, broke } = parts
   let number = 0
   const answer = async (line: Uint8Array | Refusal): Promise<string> => {
     // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
     const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
+    const bytes = line instanceof Refusal ? 0 : line.length
+    burden.move(bytes)
     try {
       if (line instanceof Refusal) throw line
       return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key }))
     } catch (error) {
       if (!(error instanceof Refusal)) broke(error)
       return JSON.stringify(problemOf(error, command.door))
+    } finally {
+      burden.move(-bytes)
     }
   }
   const waiting: Promise<string>[] = []
-  const lines = linesIn(body)
+  const lines = linesIn(body, burden)
   let ended = false
   const encoder = new TextEncoder()
 
@@ -40,7 +46,7 @@ export function answerLines(
     else {
       for (const line of next.value) {
         // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
-        while (sessile.recorder.crowded) await new Promise((resolve) => setTimeout(resolve, 1))
+        while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
         waiting.push(answer(line))
       }
     }
@@ -76,19 +82,31 @@ export function answerLines(
 const tooLong = () => new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
 
 /** The lines of a body in groups, as its chunks bring them; blank lines are left out. */
-async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<(Uint8Array | Refusal)[]> {
+async function* linesIn(body: ReadableStream<Uint8Array>, burden: Burden): AsyncGenerator<(Uint8Array | Refusal)[]> {
+  const hold = burden.hold()
+  try {
+    yield* linesOf(body, hold)
+  } finally {
+    hold.keep(0)
+  }
+}
+
+async function* linesOf(body: ReadableStream<Uint8Array>, hold: Hold): AsyncGenerator<(Uint8Array | Refusal)[]> {
   const rest = new Pieces()
   let passing = false
   for await (const chunk of body) {
     const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
     const lines: (Uint8Array | Refusal)[] = []
+    const pass = (refusal: Refusal | undefined) => {
+      if (!refusal) return
+      rest.take()
+      lines.push(refusal)
+      passing = true
+    }
     const keep = (piece: Buffer) => {
       if (passing) return
       rest.add(piece)
-      if (rest.length <= LARGEST_LINE) return
-      rest.take()
-      lines.push(tooLong())
-      passing = true
+      if (rest.length > LARGEST_LINE) pass(tooLong())
     }
     let start = 0
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
@@ -100,10 +118,22 @@ async function* linesIn(body: ReadableStream<Uint8Array>): AsyncGenerator<(Uint8
     }
     // Copied, so that the start of a line does not keep the whole chunk it came with.
     if (start < bytes.length) keep(Buffer.from(bytes.subarray(start)))
+    pass(tooMuch(hold, rest.length))
     if (lines.length > 0) yield lines
   }
   const last = rest.take()
   if (!isBlank(last)) yield [last]
+}
+
+/** A line that has yet to come whole is held like a body, or refused like one. */
+function tooMuch(hold: Hold, length: number): Refusal | undefined {
+  hold.keep(0)
+  try {
+    hold.take(length)
+  } catch (error) {
+    return error as Refusal
+  }
+  return undefined
 }
 
 const isBlank = (line: Buffer) => line.every((byte) => byte === 32 || byte === 13 || byte === 9)

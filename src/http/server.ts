@@ -2,7 +2,8 @@
 // headers; what a request means is said by the features, and which status a refusal has by problem.ts.
 
 import { readFileSync } from 'node:fs'
-import { type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { type HttpBindings, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type Context, Hono } from 'hono'
@@ -14,13 +15,14 @@ import { uuid } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
-import { readJson, mediaType } from './body.ts'
+import { readJson } from './body.ts'
+import { Burden, type Hold } from './burden.ts'
+import { Followers } from './follow.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { headersOf, problemOf, success } from './problem.ts'
 import { checkRequest, mediaType, parametersOf } from './request.ts'
-import { sliceAsEvents, sliceAsJson, sliceAsLines } from './slice.ts'
-import { Followers } from './follow.ts'
+import { sliceAsJson, sliceAsLines } from './slice.ts'
 
 export interface DoorParts {
   gathered: Gathered
@@ -49,6 +51,7 @@ interface Asked {
   readonly route: string
   readonly door: At
   readonly incoming: IncomingMessage
+  readonly hold: Hold
   readonly path: Record<string, string>
   readonly c: Routed
 }
@@ -68,6 +71,7 @@ const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
 export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
   readonly #followers: Followers
+  readonly #burden = new Burden()
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
@@ -80,16 +84,27 @@ export class Door {
     for (const command of commands) {
       if (command.at !== undefined) this.#route(command.at, command.door, (asked, caller) => this.#perform(command, asked, caller))
     }
-    for (const [name, work] of Object.entries(parts.operate)) {
-      this.#route(`POST /operator/${name}`, 'api', async ({ incoming }, caller) => {
+    const operate: DoorParts['operate'] = { ...parts.operate, load: async (sessile) => this.#load(sessile) }
+    for (const [name, work] of Object.entries(operate)) {
+      this.#route(`POST /operator/${name}`, 'api', async ({ incoming, hold }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        return json(await work(this.#sessile, (await readJson(incoming, parts.patience)) as Record<string, string>))
+        return json(await work(this.#sessile, (await readJson(incoming, parts.patience, hold)) as Record<string, string>))
       })
     }
   }
 
   endStreams(): void {
     this.#followers.end()
+  }
+
+  /** What is held and waited for at the moment, for the operator to see. */
+  #load({ recorder }: Sessile): Record<string, number> {
+    return {
+      held_bytes: this.#burden.bytes,
+      waiting: recorder.waiting,
+      followers: this.#followers.count,
+      watchers: recorder.watchers.count,
+    }
   }
 
   /** What everybody may ask, without a key. */
@@ -143,7 +158,8 @@ export class Door {
   async #answer(c: Routed, route: string, door: At, answer: (asked: Asked) => Promise<Given>): Promise<Response> {
     const began = performance.now()
     const { incoming } = c.env
-    const asked: Asked = { id: requestId(incoming.headers['x-request-id']), route, door, incoming, path: c.req.param(), c }
+    const id = requestId(incoming.headers['x-request-id'])
+    const asked: Asked = { id, route, door, incoming, hold: this.#burden.hold(), path: c.req.param(), c }
     let given: Given
     try {
       checkRequest(incoming)
@@ -153,7 +169,7 @@ export class Door {
     }
     const { status, type, body, headers, reason } = given
     // Nobody will read it: a stream that has been opened must be let go.
-    if (incoming.method === 'HEAD' && typeof body !== 'string') await body.cancel()
+    if (incoming.method === 'HEAD' && typeof body === 'object') await body.cancel()
     const ms = Math.round((performance.now() - began) * 10) / 10
     this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
     const all = {
@@ -163,12 +179,31 @@ export class Door {
       'cache-control': 'no-store',
       ...headers,
     }
-    if (typeof body !== 'function') return new Response(body, { status, headers: all })
     const { outgoing } = c.env as { outgoing: ServerResponse }
+    if (typeof body !== 'function') {
+      this.#untilTaken(outgoing, asked.hold, body)
+      return new Response(body, { status, headers: all })
+    }
+    asked.hold.keep(0)
     outgoing.writeHead(status, all)
     if (incoming.method === 'HEAD') outgoing.end()
     else body(outgoing)
     return RESPONSE_ALREADY_SENT
+  }
+
+  /** A long answer is held until it has been taken; whoever takes nothing of it for as long as there is patience is cut off. */
+  #untilTaken(outgoing: ServerResponse, hold: Hold, body: string | ReadableStream<Uint8Array>): void {
+    const length = typeof body === 'string' ? body.length : LONG
+    hold.keep(length < LONG || outgoing.destroyed ? 0 : length)
+    if (length < LONG || outgoing.destroyed) return
+    const { patience } = this.#parts
+    outgoing.on('close', () => hold.keep(0))
+    outgoing.setTimeout(patience)
+    outgoing.on('timeout', (socket: Socket) => {
+      // Nothing waits for a caller who is still sending, or whom nothing has been sent.
+      if (socket.writableLength === 0) socket.setTimeout(patience)
+      else socket.destroy()
+    })
   }
 
   #admit({ incoming }: Asked): Caller {
@@ -184,18 +219,21 @@ export class Door {
   }
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
-    const { incoming, path, c } = asked
+    const { incoming, hold, path, c } = asked
     const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']) }
     if (command.body && mediaType(incoming) === NDJSON) {
-      const parts = { sessile: this.#sessile, command, asking, broke: (error: unknown) => this.#note(asked, error) }
+      const broke = (error: unknown) => this.#note(asked, error)
+      const parts = { sessile: this.#sessile, burden: this.#burden, command, asking, broke }
       return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
-    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience) : {}
+    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
     return json(await this.#sessile.perform(command, { ...asking, body }), command.makes ? success.made : success.done)
   }
 
-  async #ask(query: Query, { incoming, path }: Asked, caller: Caller): Promise<Given> {
-    const given = query.at.startsWith('POST ') ? await readJson(incoming, this.#parts.patience) : parametersOf(incoming.url ?? '')
+  async #ask(query: Query, { incoming, hold, path }: Asked, caller: Caller): Promise<Given> {
+    const given = query.at.startsWith('POST ')
+      ? await readJson(incoming, this.#parts.patience, hold)
+      : parametersOf(incoming.url ?? '')
     const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller })
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
@@ -205,7 +243,7 @@ export class Door {
     }
     if (incoming.headers.accept?.includes(NDJSON))
       return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
-    return json(sliceAsJson(this.#sessile, answer))
+    return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer) }
   }
 
   #refuse(asked: Asked, error: unknown): Given {
@@ -241,6 +279,8 @@ export class Door {
 }
 
 const NDJSON = 'application/x-ndjson'
+/** What is shorter fits into the buffers of a connection. */
+const LONG = 64 * 1024
 
 const json = (value: unknown, status: number = success.done): Given => ({
   status,

@@ -1,21 +1,32 @@
 // A part of a log as an answer: as JSON, or as the log's own bytes.
 
 import type { Slice } from '../core/query.ts'
-import { scan } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
-import { beginningOf } from '../core/sound.ts'
 import { turn } from '../core/turn.ts'
-import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
+/** A page is no longer than this and one record, whatever its limit. */
+const MOST_IN_PAGE = 4 * 1024 * 1024
+const SLICE_MS = 5
 
-export function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice) {
-  const records = []
+export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice): Promise<string> {
+  const records: string[] = []
+  let length = 0
+  let last: number | null = null
+  const page = (next_after: number | null) => `{"records":[${records.join(',')}],"next_after":${next_after}}`
+  let until = performance.now() + SLICE_MS
   for (const record of sessile.records(log, after)) {
-    if (records.length === limit) return { records, next_after: records.at(-1)?.seq ?? null }
-    records.push(record)
+    if (records.length === limit || length > MOST_IN_PAGE) return page(last)
+    const text = JSON.stringify(record)
+    records.push(text)
+    length += text.length
+    last = record.seq
+    if (performance.now() > until) {
+      await turn()
+      until = performance.now() + SLICE_MS
+    }
   }
-  return { records, next_after: null }
+  return page(null)
 }
 
 export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableStream<Uint8Array> {
