@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
+import { bounds } from './core/bounds.ts'
 import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
@@ -19,14 +20,17 @@ import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
+import { Connections } from './http/connections.ts'
 import { unreadable } from './http/problem.ts'
 import { Door, type DoorParts } from './http/server.ts'
-import { type Disk, realDisk } from './log/disk.ts'
+import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
 
 const CHORES_MS = 1000
+/** Descriptors for what is opened for a moment only, and for what Node opens of its own. */
+const RESERVED = 32
 
 /** Compiled once, however often a recorder is opened. */
 const schemas = new Schemas()
@@ -121,6 +125,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     unready: () => (sessile ? sessile.recorder.stalled : 'it is starting'),
     authenticate: (secret) => (sessile ? authenticate(sessile, secret, operator) : undefined),
     operate: operations,
+    surplus: (socket) => connections.isSurplus(socket),
     patience: config.patience,
   })
   const server = createServer(
@@ -128,6 +133,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     getRequestListener(door.app.fetch, { errorHandler: (error) => door.unrouted(error) }),
   )
   server.on('clientError', (error, socket) => endUnreadable(error, socket as Answering))
+  const connections = new Connections(server, descriptorsLeft())
   try {
     // A take-over cannot be undone: it begins when there is an address to serve on.
     const early = opening.takeOver === undefined ? undefined : await listen(server, config)
@@ -146,6 +152,14 @@ export async function serve(opening: Opening): Promise<Serving> {
   }
 }
 
+/** How many descriptors the recorder's own files leave for connections. */
+function descriptorsLeft(): number | undefined {
+  const known = descriptors()
+  if (!known) return undefined
+  bounds.openFiles = Math.min(bounds.openFiles, Math.floor(known.most / 4))
+  return known.most - known.open - bounds.openFiles - Math.min(RESERVED, known.most / 8)
+}
+
 /** A stream of records may last as long as its session, so that only the door can tell when a request takes too long. */
 const timesOf = ({ patience }: Config) => ({
   headersTimeout: patience,
@@ -153,6 +167,9 @@ const timesOf = ({ patience }: Config) => ({
   // One without is refused by the door, in the words of every refusal.
   requireHostHeader: false,
   connectionsCheckingInterval: Math.min(patience, CHORES_MS),
+  // A stream may pause for hours; the system finds out whether somebody is still there.
+  keepAlive: true,
+  keepAliveInitialDelay: 60_000,
 })
 
 type Answering = Socket & { _httpMessage?: { headersSent: boolean } | null }

@@ -251,12 +251,29 @@ describe('a journal', () => {
   it('whose new segment may or may not have its name ends the process: only a start can tell', async () => {
     const { running, disk, fatal } = await runOnFailingDisk()
     await running.admin.start()
-    disk.syncFolderNow = () => {
-      throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' })
+    let before = true
+    disk.syncFolderNow = (path) => {
+      if (!before) throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' })
+      before = false
+      realDisk.syncFolderNow(path)
     }
     await expect(running.sessile.recorder.checkpoint()).rejects.toThrow(SyncFailed)
     expect(fatal).toHaveLength(1)
     expect((await running.admin.start({ user_id: 'bob' })).status).toBe(503)
+  })
+
+  it('whose folder cannot be opened for a moment goes on as it is, and a later checkpoint makes up for it', async () => {
+    const { running, disk, fatal } = await runOnFailingDisk()
+    await running.admin.start()
+    disk.syncFolderNow = () => {
+      throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' })
+    }
+    await expect(running.sessile.recorder.checkpoint()).rejects.toThrow('EMFILE')
+    expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
+    disk.syncFolderNow = realDisk.syncFolderNow
+    await running.sessile.recorder.checkpoint()
+    expect(fatal).toEqual([])
+    expect((await running.admin.start({ user_id: 'eve' })).status).toBe(201)
   })
 
   it('that another recorder has replaced acknowledges nothing more', async () => {

@@ -10,7 +10,7 @@ import type { Query } from '../core/query.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import { MOST_BYTES } from './body.ts'
 import { DEEPEST, LONGEST_STRING, MOST_ENTRIES } from './json.ts'
-import { type Door, statusOf, success } from './problem.ts'
+import { type Door, headersOf, statusOf, success } from './problem.ts'
 
 /** What any route may answer, whatever it declares itself. */
 const always: Refuses = {
@@ -23,6 +23,7 @@ const always: Refuses = {
   starting: 'unavailable',
   rebuilding: 'unavailable',
   'log-damaged': 'unavailable',
+  overloaded: 'unavailable',
 }
 const ofBodies: Refuses = {
   'unsupported-media-type': 'invalid',
@@ -39,7 +40,6 @@ const ofCommands: Refuses = {
   erased: 'not-found',
   'not-recorded': 'unavailable',
   'outcome-unknown': 'unavailable',
-  overloaded: 'unavailable',
   stopping: 'unavailable',
 }
 
@@ -151,6 +151,7 @@ function refusals(refuses: Refuses, door: Door): Json {
       status,
       {
         description: reasons.join(', '),
+        ...(asksToRetry(status) ? { headers: { 'Retry-After': retryAfter } } : {}),
         content: {
           'application/problem+json': {
             schema: { allOf: [{ $ref: '#/components/schemas/Problem' }, { properties: { reason: { enum: reasons } } }] },
@@ -160,6 +161,9 @@ function refusals(refuses: Refuses, door: Door): Json {
     ]),
   )
 }
+
+const asksToRetry = (status: number) => 'retry-after' in headersOf({ status })
+const retryAfter = { description: 'After how many seconds the same request may succeed.', schema: { type: 'integer', minimum: 0 } }
 
 const problem = bare(
   jsonSchema(

@@ -76,8 +76,8 @@ export function problemOf(error: unknown, door: Door): Problem {
 }
 
 /** What a refusal says in its headers. */
-export function headersOf({ status, allow }: Problem): Record<string, string> {
-  if (status === 408) return { connection: 'close' }
+export function headersOf({ status, allow }: Pick<Problem, 'status'> & { allow?: unknown }): Record<string, string> {
+  if (status === 408) return { connection: 'close', 'retry-after': '1' }
   if (status === 405) return { allow: String(allow) }
   if (status === 401) return { 'www-authenticate': 'Bearer' }
   if (status === 503 || status === 507) return { 'retry-after': '1' }
@@ -91,7 +91,7 @@ export function unreadable({ code = '' }: { code?: string }): string {
   const body = JSON.stringify(problem)
   return [
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
-    'Connection: close',
+    ...Object.entries({ connection: 'close', ...headersOf(problem) }).map(([name, value]) => `${name}: ${value}`),
     'Content-Type: application/problem+json',
     `Content-Length: ${Buffer.byteLength(body)}`,
     '',

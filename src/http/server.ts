@@ -33,6 +33,8 @@ export interface DoorParts {
   unready: () => string | undefined
   /** Who holds this secret. */
   authenticate: (secret: string) => Caller | undefined
+  /** Did this connection come when all were taken? */
+  surplus: (socket: Socket) => boolean
   /** How long a body may take, in milliseconds. */
   patience: number
   /** Routes for the owner of the files alone. */
@@ -88,7 +90,9 @@ export class Door {
     for (const [name, work] of Object.entries(operate)) {
       this.#route(`POST /operator/${name}`, 'api', async ({ incoming, hold }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        return json(await work(this.#sessile, (await readJson(incoming, parts.patience, hold)) as Record<string, string>))
+        const body = (await readJson(incoming, parts.patience, hold)) as Record<string, string>
+        hold.keep(0)
+        return json(await work(this.#sessile, body))
       })
     }
   }
@@ -178,16 +182,17 @@ export class Door {
       'x-content-type-options': 'nosniff',
       'cache-control': 'no-store',
       ...headers,
+      ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
     }
     const { outgoing } = c.env as { outgoing: ServerResponse }
-    if (typeof body !== 'function') {
-      this.#untilTaken(outgoing, asked.hold, body)
-      return new Response(body, { status, headers: all })
+    if (typeof body !== 'function' || incoming.method === 'HEAD') {
+      const whole = typeof body === 'function' ? '' : body
+      this.#untilTaken(outgoing, asked.hold, whole)
+      return new Response(whole, { status, headers: all })
     }
     asked.hold.keep(0)
     outgoing.writeHead(status, all)
-    if (incoming.method === 'HEAD') outgoing.end()
-    else body(outgoing)
+    body(outgoing)
     return RESPONSE_ALREADY_SENT
   }
 
@@ -208,6 +213,7 @@ export class Door {
 
   #admit({ incoming }: Asked): Caller {
     if (!this.#parts.sessile()) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
+    if (this.#parts.surplus(incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
     const [scheme, secret] = (incoming.headers.authorization ?? '').split(' ')
     const caller = scheme?.toLowerCase() === 'bearer' && secret ? this.#parts.authenticate(secret) : undefined
     if (!caller) throw new Refusal('unauthenticated', 'unauthenticated', 'A request names its key: Authorization: Bearer …')
@@ -287,6 +293,8 @@ const json = (value: unknown, status: number = success.done): Given => ({
   type: 'application/json',
   body: JSON.stringify(value),
 })
+
+const CLOSE = { connection: 'close' }
 
 const hasBody = ({ headers }: IncomingMessage) =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'

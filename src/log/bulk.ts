@@ -1,8 +1,7 @@
 // Many lines into many files, for copies of whole data directories: gathered before they are written, and synced at the end.
 
 import { dirname } from 'node:path'
-import { each } from './copies.ts'
-import { type Disk, writeAll } from './disk.ts'
+import { type Disk, each, writeAll } from './disk.ts'
 
 const AT_ONCE = 1024 * 1024
 

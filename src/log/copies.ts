@@ -4,7 +4,7 @@
 import { dirname, join } from 'node:path'
 import { bounds } from '../core/bounds.ts'
 import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
-import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
+import { codeOf, type Disk, each, isOutOfDescriptors, readAll, withFile, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
@@ -38,7 +38,6 @@ const SLICE_MS = 2
 const LONG_SLICE_MS = 30
 const MUCH_PENDING = 24 * 1024 * 1024
 const AGAIN_MS = 1000
-const SYNCS_AT_ONCE = 4
 /** Lines waiting for their files beyond which no more are taken on. */
 const MOST_PENDING = 64 * 1024 * 1024
 
@@ -192,6 +191,8 @@ export class Copies {
         this.#copy(logs[at++] as string)
       } catch (error) {
         failed = error
+        // Those that are kept open for later may be what is missing now.
+        if (isOutOfDescriptors(error)) this.#keepOpen(0)
       }
     }
     this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
@@ -257,12 +258,16 @@ export class Copies {
       return undefined
     }
     this.#open.set(log, fd)
+    this.#keepOpen(bounds.openFiles)
+    return fd
+  }
+
+  #keepOpen(most: number): void {
     for (const [oldest, old] of this.#open) {
-      if (this.#open.size <= bounds.openFiles) break
+      if (this.#open.size <= most) break
       this.#disk.close(old)
       this.#open.delete(oldest)
     }
-    return fd
   }
 
   #makeFolders(path: string): void {
@@ -373,8 +378,7 @@ export class Copies {
 
   close(): void {
     clearTimeout(this.#next)
-    for (const fd of this.#open.values()) this.#disk.close(fd)
-    this.#open.clear()
+    this.#keepOpen(0)
   }
 }
 
@@ -387,12 +391,4 @@ const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP',
 export function firstForeign(found: Buffer, expected: Buffer): number {
   if (found.equals(expected.subarray(0, found.length))) return -1
   return found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
-}
-
-export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  let next = 0
-  const worker = async () => {
-    while (next < items.length) await work(items[next++] as T)
-  }
-  await Promise.all(Array.from({ length: SYNCS_AT_ONCE }, worker))
 }

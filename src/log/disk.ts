@@ -154,6 +154,19 @@ const failed = (error: Error) => new SyncFailed(`a sync failed (${codeOf(error)}
 export const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
 
+/** How many files and connections this process may have open at a time, and how many it has; undefined where nobody says. */
+export function descriptors(): { most: number; open: number } | undefined {
+  try {
+    const most = Number(/^Max open files +(\d+)/m.exec(fs.readFileSync('/proc/self/limits', 'latin1'))?.[1])
+    return Number.isNaN(most) ? undefined : { most, open: fs.readdirSync('/proc/self/fd').length }
+  } catch {
+    return undefined
+  }
+}
+
+/** Too many files are open: a trouble that passes. */
+export const isOutOfDescriptors = (error: unknown): boolean => ['EMFILE', 'ENFILE'].includes(codeOf(error))
+
 /** The whole file, at most `most` bytes of it. */
 export function readAll(disk: Disk, fd: number, from = 0, most = Number.POSITIVE_INFINITY): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(disk.size(fd) - from, most)))
@@ -180,4 +193,15 @@ export function withFile<T>(disk: Disk, path: string, make: boolean, use: (fd: n
   } finally {
     disk.close(fd)
   }
+}
+
+const AT_ONCE = 4
+
+/** Does this work for each, a few at a time. */
+export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  let next = 0
+  const worker = async () => {
+    while (next < items.length) await work(items[next++] as T)
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, worker))
 }

@@ -184,6 +184,8 @@ export class Journal {
   }
 
   drop(old: Segment[]): void {
+    // Where the folder cannot be opened now, nothing is removed yet.
+    this.#disk.syncFolderNow(this.#folder)
     // The oldest first, each for good before the next: what a power loss leaves has no gap in it.
     for (const { path } of old) {
       this.#disk.remove(path)
@@ -255,6 +257,8 @@ function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]):
   try {
     const end = fillSegment(disk, fd, header, lines)
     disk.syncNow(fd)
+    // Where the folder cannot be opened now, it is found out before there is no going back.
+    disk.syncFolderNow(folder)
     disk.rename(`${path}.new`, path)
     // From here on a start would count on this segment: there is no going on in the old one.
     uncertain(() => disk.syncFolderNow(folder))

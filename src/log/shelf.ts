@@ -1,9 +1,10 @@
 // The logs of a data directory, to read: for every process that does not hold the lock, and the ground of the one that does.
 
 import { join } from 'node:path'
+import { Refusal } from '../core/errors.ts'
 import { isOpaqueId } from '../core/ids.ts'
 import { CHUNK, type Shelf } from '../core/log.ts'
-import { codeOf, type Disk, realDisk } from './disk.ts'
+import { codeOf, type Disk, isOutOfDescriptors, realDisk } from './disk.ts'
 import { realHome } from './way.ts'
 
 export const logsOf = (home: string) => join(home, 'logs')
@@ -60,6 +61,7 @@ export class FileShelf implements Shelf {
       fd = this.#disk.openToRead(fileOf(this.home, log))
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return Buffer.alloc(0)
+      if (isOutOfDescriptors(error)) throw new Refusal('unavailable', 'overloaded', 'Too many files are open. Ask again.')
       throw error
     }
     try {
