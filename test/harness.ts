@@ -251,6 +251,9 @@ export interface Apart {
   ended: Promise<number | string | null>
 }
 
+/** Runs a program with so many files and connections at most. */
+export const withFiles = (files: number) => ['sh', '-c', `ulimit -n ${files} && exec "$0" "$@"`]
+
 /** Serves a data directory in a process of its own; `under`: the program that runs it. */
 export async function serveApart(
   home: string,

@@ -1,6 +1,7 @@
 // Senders that are slow, on purpose or not: none holds a connection for longer than there is patience, and a stream of
 // records that pauses is left in peace.
 
+import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { logBytes, type Running, run, said } from './harness.ts'
@@ -55,6 +56,64 @@ describe('a slow sender', () => {
   it('of a body that never comes is refused, too', async () => {
     const running = await run(undefined, { patience: PATIENCE })
     expect(await drip(running, [headers(running.admin.key, 100)])).toContain('"reason":"body-too-slow"')
+  })
+
+  it('of which there are many delays nobody else', async () => {
+    const running = await run(undefined, { patience: 3 * PATIENCE })
+    const body = JSON.stringify({ user_id: 'ada', performer_id: 'device-7', session_notes: 'x'.repeat(100) })
+    const before = logBytes(running)
+    const slow = Array.from({ length: 100 }, (_, i) =>
+      drip(
+        running,
+        i % 2 === 0 ? [headers(running.admin.key, body.length), ...body] : [...'POST / HTTP/1.1\r\nHost: example\r\nX-Slow: yes'],
+      ),
+    )
+    await wait(PATIENCE)
+    expect(logBytes(running)).toBe(before)
+    const starts = Array.from({ length: 100 }, (_, i) => running.admin.start({ user_id: `u${i}` }))
+    expect((await Promise.all(starts)).filter(({ status }) => status !== 201)).toEqual([])
+    for (const came of await Promise.all(slow)) expect(came).toMatch(/^HTTP\/1\.1 408 /)
+    expect((await running.admin.get('/api/v1/sessions?limit=200')).body.sessions).toHaveLength(100)
+  })
+
+  it('is not blamed where we ourselves were too busy to read what had come', async () => {
+    const running = await run(undefined, { patience: PATIENCE })
+    const body = JSON.stringify({ user_id: 'ada', performer_id: 'device-7' })
+    const { port } = new URL(running.url)
+    const socket = connect(Number(port), '127.0.0.1')
+    let came = ''
+    socket.on('data', (data) => {
+      came += data
+    })
+    socket.write(headers(running.admin.key, body.length) + body.slice(0, 5))
+    await wait(100)
+    socket.write(body.slice(5))
+    // Sender and receiver are one process here, which does nothing else for a while.
+    const until = performance.now() + 2 * PATIENCE
+    while (performance.now() < until);
+    while (came === '') await wait(50)
+    expect(came).toMatch(/^HTTP\/1\.1 201 /)
+    socket.destroy()
+  })
+
+  it('who is gone without a word is found out: the system asks for them', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    const port = Number(new URL(running.url).port)
+    const socket = connect(port, '127.0.0.1')
+    socket.write(
+      `POST /api/v1/sessions/${session_id}/records HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${running.admin.key}\r\n` +
+        'Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n',
+    )
+    await wait(200)
+    const hex = (number: number) => `0100007F:${number.toString(16).toUpperCase().padStart(4, '0')}`
+    const ours = `${hex(port)} ${hex(socket.localPort as number)} 01 `
+    const line = readFileSync('/proc/net/tcp', 'utf8')
+      .split('\n')
+      .find((text) => text.includes(ours))
+    // The fourth number after the addresses and the state: which timer runs; 02 is the one that asks.
+    expect(line).toMatch(/ 01 \w+:\w+ 02:/)
+    socket.destroy()
   })
 
   it('of a stream of records may pause for as long as it likes', async () => {
