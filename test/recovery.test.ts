@@ -245,6 +245,23 @@ describe('the views', () => {
     await whole(await run(home), session_id, texts)
   })
 
+  it('come back without the older of two sessions that contradict each other because an end is lost', async () => {
+    const running = await run()
+    const first = (await running.admin.start()).body.session_id
+    await running.admin.end({ session_id: first })
+    const second = (await running.admin.start()).body.session_id
+    await running.stop()
+    const file = sessionFile(running.home, first)
+    truncateSync(file, readFileSync(file).indexOf(10) + 1)
+    rmSync(projectionOf(running.home))
+    const again = await run(running.home)
+    expect((await again.admin.get('/api/v1/sessions')).body.sessions).toEqual([expect.objectContaining({ session_id: second })])
+    expect((await again.admin.append(second, said('more'))).status).toBe(201)
+    expect((await again.admin.start({ kind: 'therapy' })).body.session_number).toBe(3)
+    await again.stop()
+    expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 1, out: expect.stringContaining('1 of them are damaged') })
+  })
+
   it('come back when they are damaged while they are in use', async () => {
     const home = makeHome()
     const apart = await serveApart(home)

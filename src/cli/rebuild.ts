@@ -6,7 +6,7 @@ import { constants, setPriority } from 'node:os'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
-import { catchUp, fill, follow, type Progress, takingTurns } from '../core/fold.ts'
+import { catchUp, contradicts, fill, follow, newestFirst, type Progress, takingTurns } from '../core/fold.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
@@ -55,11 +55,23 @@ async function rebuild(config: Config): Promise<Done> {
 export async function rebuildAlone(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
   const log = openLog({ config })
+  const make = async (shelf: Shelf, guarded: boolean) => {
+    const views = Views.create(freshOf(live), features, guarded)
+    try {
+      const { latest, ...done } = await filled(views, live, { shelf, settled: true })
+      views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+      return done
+    } catch (error) {
+      views.close()
+      throw error
+    }
+  }
   try {
-    const views = Views.create(freshOf(live), features)
     const shelf = new FileShelf(config.home, { reuse: true })
-    const { latest, ...done } = await filled(views, live, { shelf, settled: true })
-    views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+    const done = await make(shelf, false).catch((error: unknown) => {
+      if (!contradicts(error)) throw error
+      return make(newestFirst(shelf), true)
+    })
     log.assertOurs()
     Views.replace(live, freshOf(live))
     return done

@@ -92,7 +92,7 @@ function foldWithin(folding: Folding, log: string, span: Span, told: () => void 
     views.release('log')
     return { head: end, wrong: undefined }
   } catch (error) {
-    if (isSqlite(error) && !error.code.startsWith('SQLITE_CONSTRAINT')) throw error
+    if (isSqlite(error) && !contradicts(error)) throw error
     views.undo('log')
     const end = head()
     return { head: end, wrong: `line ${(end?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
@@ -156,7 +156,8 @@ export function* fill(
     shelf: Shelf
     settled?: boolean
     until?: (log: string) => number
-    wrong?: (log: string, why: string) => void
+    /** `folded`: how many bytes of the log were folded before that. */
+    wrong?: (log: string, why: string, folded: number) => void
   },
 ): Generator<Progress, Progress & { latest: number }> {
   const done = { logs: 0, records: 0, bytes: 0, latest: 0 }
@@ -166,7 +167,7 @@ export function* fill(
     const folded = foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
     if (folded.wrong !== undefined) {
       views.noteDamage(log, folded.wrong)
-      wrong(log, folded.wrong)
+      wrong(log, folded.wrong, folded.head?.size ?? 0)
     }
     if (folded.head) {
       done.latest = Math.max(done.latest, folded.head.at)
@@ -246,21 +247,37 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   const fresh = `${file}.restored`
   const began = Date.now()
   log.settle()
-  const views = Views.create(fresh, gathered)
-  const { latest, ...done } = await takingTurns(
-    fill(views, {
-      events: gathered.events,
-      shelf: log,
-      settled: true,
-      wrong: (name, why) => report('a log is damaged', { log: lastName(name), why }),
-    }),
-  )
-  views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+  const wrong = (name: string, why: string) => report('a log is damaged', { log: lastName(name), why })
+  const make = async (shelf: Shelf, guarded: boolean) => {
+    const views = Views.create(fresh, gathered, guarded)
+    try {
+      const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf, settled: true, wrong }))
+      views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
+      return done
+    } catch (error) {
+      views.close()
+      throw error
+    }
+  }
+  const done = await make(log, false).catch((error: Error) => {
+    if (!contradicts(error)) throw error
+    report('two logs contradict each other: the older one is left out of the views', { why: error.message })
+    return make(newestFirst(log), true)
+  })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
   log.assertOurs()
   Views.replace(file, fresh)
   return reopen(file, gathered)
 }
+
+/** Each log is whole, and the rows of two of them cannot stand together: what made room for the second is lost. */
+export const contradicts = (error: unknown) => isSqlite(error) && error.code.startsWith('SQLITE_CONSTRAINT')
+
+/** Of two logs that contradict each other, the one that is folded first is kept: the newer, so that no number is given twice. */
+export const newestFirst = (shelf: Shelf): Shelf => ({
+  names: () => [...shelf.names()].reverse(),
+  read: (log, offset, length) => shelf.read(log, offset, length),
+})
 
 /** Runs a long piece of work while others get their turn; tells how far it is, where somebody asks. */
 export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: P) => void = () => {}): Promise<R> {

@@ -50,6 +50,7 @@ export class Views {
   readonly names: Names
   readonly #undoTo: number[] = []
   readonly #damaged: Map<string, string>
+  #indexed = false
 
   private constructor(file: string, made: Made, writer: Tables, readers = false) {
     this.file = file
@@ -95,8 +96,11 @@ export class Views {
     }
   }
 
-  /** A new, empty database for a rebuild. It has no indexes until `finish`, and no safety until it is put in place. */
-  static create(file: string, made: Made): Views {
+  /**
+   * A new, empty database for a rebuild. It has no safety until it is put in place, and no indexes until `finish`, unless it
+   * is `guarded`: then what contradicts what was folded before is refused at once, and not with everything else at the end.
+   */
+  static create(file: string, made: Made, guarded = false): Views {
     const tables = clearing(file, () => {
       mkdirSync(dirname(file), { recursive: true })
       remove(file)
@@ -107,12 +111,14 @@ export class Views {
     tables.db.exec('PRAGMA synchronous = OFF')
     tables.db.exec(CACHE)
     tables.db.exec(ownTables + made.views.map(tableOf).join(''))
-    return new Views(file, made, tables)
+    const views = new Views(file, made, tables)
+    if (guarded) views.#index()
+    return views
   }
 
   /** Ends a rebuild: indexes, the mark, a sync. After this the file is complete and can be put in place. */
   finish(mark: Mark): void {
-    for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
+    this.#index()
     this.begin()
     this.#transaction.write()
     this.#writer.note('fingerprint', fingerprint(this.#made))
@@ -120,6 +126,12 @@ export class Views {
     this.#commitWithNames(mark)
     this.close()
     syncPath(this.file)
+  }
+
+  #index(): void {
+    if (this.#indexed) return
+    for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
+    this.#indexed = true
   }
 
   /** Puts a finished database in the place of the live one, in one step that a crash cannot halve. */
