@@ -3,6 +3,7 @@
 import { dirname } from 'node:path'
 import { backupVerb } from './cli/backup.ts'
 import { catVerb } from './cli/cat.ts'
+import { doctorVerb } from './cli/doctor.ts'
 import { infoVerb } from './cli/info.ts'
 import { keysVerb } from './cli/keys.ts'
 import { rebuildVerb } from './cli/rebuild.ts'
@@ -18,7 +19,7 @@ import { SyncFailed } from './core/log.ts'
 import { isSqlite } from './core/tables.ts'
 import { TakenOver } from './log/fence.ts'
 import { JournalDamaged } from './log/journal.ts'
-import { Held } from './log/lock.ts'
+import { Held, LockDamaged } from './log/lock.ts'
 import { projectionOf } from './log/shelf.ts'
 
 const verbs: Record<string, Verb> = {
@@ -27,6 +28,7 @@ const verbs: Record<string, Verb> = {
   info: infoVerb,
   cat: catVerb,
   verify: verifyVerb,
+  doctor: doctorVerb,
   rebuild: rebuildVerb,
   replay: replayVerb,
   backup: backupVerb,
@@ -43,8 +45,8 @@ ${Object.entries(verbs)
 
 The data directory is the current folder, or SESSILE_HOME.
 Exit codes: 0 done; 1 something is wrong with the data, or was refused; 2 the call's words are off;
-            4 another process holds the data; 5 the log cannot be trusted as it is;
-            70 a sync failed, and the next start reads the log anew.
+            3 something acknowledged is lost; 4 another process holds the data;
+            5 the log cannot be trusted as it is; 70 a sync failed, and the next start reads the log anew.
 `
 
 // What Sessile makes is health data: for its owner alone.
@@ -74,7 +76,8 @@ function codeOf(error: unknown): number {
   if (error instanceof Usage || error instanceof BadConfig) return exit.usage
   if (error instanceof Held || error instanceof TakenOver) return exit.held
   if (error instanceof SyncFailed) return exit.untrusted
-  if (error instanceof JournalDamaged || error instanceof Unopenable || isOfSystem(error) || isSqlite(error)) return exit.damaged
+  if (error instanceof JournalDamaged || error instanceof LockDamaged || error instanceof Unopenable) return exit.damaged
+  if (isOfSystem(error) || isSqlite(error)) return exit.damaged
   if (error instanceof Refusal) return exit.found
   throw error
 }

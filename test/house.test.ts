@@ -297,6 +297,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/core/tables.ts': ['better-sqlite3'], // the views' database
   'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
+  'src/cli/looking.ts': ['copyFileSync', 'mkdtempSync', 'rmSync'], // a copy of the views, in the temporary folder
   'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/ and projections/*.sql
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm

@@ -11,6 +11,8 @@ export const exit = {
   found: 1,
   /** The call's words are off. */
   usage: 2,
+  /** Something that had been acknowledged is lost or damaged: what, is on stdout. */
+  lost: 3,
   /** The data directory is held by another process. */
   held: ended.held,
   /** The journal is damaged, or the log cannot be read or written. */

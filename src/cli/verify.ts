@@ -4,10 +4,11 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Schemas } from '../core/schemas.ts'
 import { Tables } from '../core/tables.ts'
-import { type Finding, verify } from '../core/verify.ts'
+import type { Finding } from '../core/verify.ts'
 import { features } from '../features/index.ts'
 import { HEADER } from '../log/frame.ts'
 import { FileShelf, fileOf, journalOf, projectionOf } from '../log/shelf.ts'
+import { count, type KnownEnd, lookAt } from './looking.ts'
 import { holder, needData } from './reach.ts'
 import { exit, green, put, putJson, red, say, type Verb, visible } from './verb.ts'
 
@@ -38,7 +39,7 @@ export const verifyVerb: Verb = {
       if ((only !== undefined && log !== only && !log.endsWith(`/sessions/${only}`)) || told.has(log)) continue
       // Asked first: views that a recorder has yet to commit may be behind, and are never ahead of an undamaged log.
       const head = heads.of(log)
-      const look = () => lookAt(shelf, schemas, log, head)
+      const look = () => lookAt({ shelf, events: features.events, schemas }, log, head)
       let { findings, verified } = look()
       if (findings.length > 0 && running) {
         await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
@@ -62,39 +63,9 @@ export const verifyVerb: Verb = {
   },
 }
 
-/** What is wrong with a log: in itself, and by what the views last saw of it. */
-function lookAt(shelf: FileShelf, schemas: Schemas, log: string, head: ReturnType<Heads['of']>) {
-  const findings: Finding[] = []
-  const verified = verifyFile(shelf, schemas, log, (finding) => findings.push(finding))
-  if (head && findings.length === 0 && head.size > verified.bytes) {
-    findings.push({
-      log,
-      line: verified.records + 1,
-      what: `the log ends after ${count(verified.records, 'record')}, and it had ${head.seq}`,
-    })
-  }
-  if (head && findings.length === 0 && head.size === verified.bytes && head.hash !== verified.hash) {
-    findings.push({ log, line: verified.records, what: 'the log is whole in itself, but not the one that was recorded' })
-  }
-  return { findings, verified }
-}
-
-/** A log that cannot be read is a finding, and keeps no other from being looked at. */
-function verifyFile(shelf: FileShelf, schemas: Schemas, log: string, tell: (finding: Finding) => void) {
-  try {
-    return verify({ shelf, events: features.events, schemas }, log, tell)
-  } catch (error) {
-    if (!(error instanceof Error && 'syscall' in error)) throw error
-    tell({ log, line: 0, what: `it cannot be read: ${error.message}` })
-    return { records: 0, bytes: 0, hash: '' }
-  }
-}
-
-const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
-
 /** Where the views last saw each log end. */
 interface Heads {
-  of(log: string): { seq: number; size: number; hash: string } | undefined
+  of(log: string): KnownEnd | undefined
   all(): Iterable<string>
 }
 
@@ -123,7 +94,7 @@ function headsOf(home: string, running: boolean): Heads {
     const tables = new Tables(file, { readonly: true })
     const head = tables.sql('SELECT seq, size, hash FROM logs WHERE log = ?')
     const all = tables.sql('SELECT log FROM logs ORDER BY log').pluck()
-    return { of: (log) => head.get(log) as ReturnType<Heads['of']>, all: () => all.all() as string[] }
+    return { of: (log) => head.get(log) as KnownEnd | undefined, all: () => all.all() as string[] }
   } catch {
     say('The views cannot be read: whether a log was cut short at a line’s end is not checked.')
     return none

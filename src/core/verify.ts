@@ -3,7 +3,7 @@
 
 import type { Events } from './event.ts'
 import { linesOf, type Shelf } from './log.ts'
-import { parsed, scan } from './record.ts'
+import { type Envelope, parsed, scan } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { check, genesis, hashIn } from './seal.ts'
 
@@ -19,51 +19,77 @@ export interface Verified {
   hash: string
 }
 
+/** Where the checking of a log has come: what its next line must follow from. */
+interface Place {
+  readonly seq: number
+  readonly hash: string
+  readonly latest: string
+}
+
+const firstPlace = (log: string): Place => ({ seq: 0, hash: genesis(log), latest: '' })
+
+/** What lines are checked by. */
+export interface Contract {
+  events: Events
+  schemas: Schemas
+}
+
 /** Every line of a log, checked. What follows a broken line is checked against what that line claims to be. */
 export function verify(
-  { shelf, events, schemas }: { shelf: Shelf; events: Events; schemas: Schemas },
+  { shelf, ...contract }: Contract & { shelf: Shelf },
   log: string,
   tell: (finding: Finding) => void,
+  see: (envelope: Envelope, line: Buffer) => void = () => {},
 ): Verified {
-  let hash = genesis(log)
-  let latest = ''
-  let [number, bytes] = [0, 0]
+  let place = firstPlace(log)
+  let bytes = 0
   for (const line of linesOf(shelf, log)) {
-    number++
     bytes = line.end
-    const sealed = check(hash, line.bytes)
-    const found = (what: string) => tell({ log, line: number, what })
-    if (sealed.ok) hash = sealed.hash
-    else {
-      found(sealed.why)
-      hash = hashIn(line.bytes)
-    }
-    if (sealed.ok && sealed.erased) {
-      if (!line.bytes.toString().startsWith(`{"seq":${number},`)) found(`its seq is not ${number}`)
-      continue
-    }
-    const timestamp = checkRecord({ events, schemas }, log, number, line.bytes, latest, found)
-    // What a broken line says of its time is not held against the lines after it.
-    if (sealed.ok) latest = timestamp
+    const number = place.seq + 1
+    place = checkLine(contract, log, place, line.bytes, (what) => tell({ log, line: number, what }), see)
   }
   const rest = shelf.read(log, bytes, 1)
-  if (rest.length > 0) tell({ log, line: number + 1, what: 'the last line has no end' })
-  return { records: number, bytes, hash }
+  if (rest.length > 0) tell({ log, line: place.seq + 1, what: 'the last line has no end' })
+  return { records: place.seq, bytes, hash: place.hash }
+}
+
+/** Checks one line, and tells where the checking has come with it. `see` is shown what the line says where its seal holds. */
+function checkLine(
+  contract: Contract,
+  log: string,
+  { seq, hash, latest }: Place,
+  line: Buffer,
+  found: (what: string) => void,
+  see: (envelope: Envelope, line: Buffer) => void = () => {},
+): Place {
+  const number = seq + 1
+  const sealed = check(hash, line)
+  if (!sealed.ok) found(sealed.why)
+  if (sealed.ok && sealed.erased) {
+    if (!line.toString().startsWith(`{"seq":${number},`)) found(`its seq is not ${number}`)
+    return { seq: number, hash: sealed.hash, latest }
+  }
+  const envelope = checkRecord(contract, log, number, line, latest, found)
+  if (!sealed.ok) return { seq: number, hash: hashIn(line), latest }
+  if (!envelope) return { seq: number, hash: sealed.hash, latest }
+  see(envelope, line)
+  // What a broken line says of its time is not held against the lines after it.
+  return { seq: number, hash: sealed.hash, latest: envelope.timestamp > latest ? envelope.timestamp : latest }
 }
 
 function checkRecord(
-  { events, schemas }: { events: Events; schemas: Schemas },
+  { events, schemas }: Contract,
   log: string,
   number: number,
   line: Buffer,
   latest: string,
   found: (what: string) => void,
-): string {
+): Envelope | undefined {
   const scanned = scan(line)
   const value = parsed(line) as { data: unknown } | undefined
   if (!scanned || value === undefined) {
     found(value === undefined ? 'it is not JSON' : 'its envelope is not that of a record')
-    return latest
+    return undefined
   }
   const { envelope } = scanned
   const fault = schemas.fault('record', 1, value, '')
@@ -81,7 +107,7 @@ function checkRecord(
       : { path: 'v', message: `is not a version of ${envelope.type}` }
     if (bad) found(`${bad.path} ${bad.message}`)
   }
-  return envelope.timestamp > latest ? envelope.timestamp : latest
+  return envelope
 }
 
 const knows = (event: { v: number; older: readonly { v: number }[] }, v: number) =>

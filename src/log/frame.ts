@@ -59,7 +59,7 @@ export function readHeader(bytes: Buffer): Header | undefined {
 export const lengthOf = (lines: readonly Line[]) =>
   lines.reduce((sum, { log, bytes }) => sum + FRAME + log.length + bytes.length, 0)
 
-const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
+export const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
 /** Frames as they go to the disk in one write, and where among them each line stands. */
 export interface Printed {
@@ -93,17 +93,19 @@ export function printFrames(lines: readonly Line[], segment: string, first: numb
   return { bytes, at: places }
 }
 
-interface Frame extends JournalLine {
+export interface Frame extends JournalLine {
   end: number
   synced: number
 }
 
-function readFrame(bytes: Buffer, at: number, seed: number): Frame | undefined {
+/** The frame at this place, if it is a good one. Without a seed, which only salvage has to do without, its CRC is not checked. */
+export function readFrame(bytes: Buffer, at: number, seed: number | undefined): Frame | undefined {
   if (at + FRAME > bytes.length || bytes.readUInt32LE(at) !== MARK) return undefined
   const name = at + FRAME
   const line = name + bytes.readUInt16LE(at + 12)
   const end = line + bytes.readUInt32LE(at + 8)
-  if (end > bytes.length || bytes.readUInt32LE(at + 4) !== crc32(bytes.subarray(at + 8, end), seed)) return undefined
+  if (end > bytes.length) return undefined
+  if (seed !== undefined && bytes.readUInt32LE(at + 4) !== crc32(bytes.subarray(at + 8, end), seed)) return undefined
   return {
     log: bytes.toString('latin1', name, line),
     bytes: bytes.subarray(line, end),
@@ -156,19 +158,25 @@ export function readFrames(bytes: Buffer, { segment, first, copied }: Header): F
 }
 
 function provesSync(bytes: Buffer, bad: number, last: number, seed: number): boolean {
-  const mark = Buffer.alloc(4)
-  mark.writeUInt32LE(MARK)
-  for (let at = bytes.indexOf(mark, bad); at >= 0 && at < last; at = bytes.indexOf(mark, at + 1)) {
+  for (const at of marks(bytes, bad, last)) {
     const frame = readFrame(bytes, at, seed)
     if (frame && frame.synced > bad) return true
   }
   return false
 }
 
+const PRINTED_MARK = Buffer.alloc(4)
+PRINTED_MARK.writeUInt32LE(MARK)
+
+/** Where between these places a frame may begin. */
+export function* marks(bytes: Buffer, from: number, to: number): Generator<number> {
+  for (let at = bytes.indexOf(PRINTED_MARK, from); at >= 0 && at < to; at = bytes.indexOf(PRINTED_MARK, at + 1)) yield at
+}
+
 const ZEROS = Buffer.alloc(64 * 1024)
 
 /** Where the bytes end that are not zero. */
-function lastByte(bytes: Buffer): number {
+export function lastByte(bytes: Buffer): number {
   let end = bytes.length
   while (end >= ZEROS.length && bytes.compare(ZEROS, 0, ZEROS.length, end - ZEROS.length, end) === 0) end -= ZEROS.length
   while (end > 0 && bytes[end - 1] === 0) end--

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type Database from 'better-sqlite3'
-import { openDatabase } from '../core/tables.ts'
+import { isDamage, isSqlite, openDatabase } from '../core/tables.ts'
 import { type Disk, realDisk, withFile, writeAll } from './disk.ts'
 import { TakenOver } from './fence.ts'
 import { checkFile } from './way.ts'
@@ -28,6 +28,16 @@ export class Held extends Error {
       : 'another process'
     super(`The data in ${home} is held by ${who}.${more}`)
     this.holder = holder
+  }
+}
+
+/** The lock holds nothing that could be lost, but only whoever knows that nobody runs may take it away. */
+export class LockDamaged extends Error {
+  constructor(journal: string) {
+    super(
+      `The lock ${join(journal, 'lock')} is damaged, so that nobody can take it. Make sure that no Sessile runs on this data, ` +
+        `then remove that file and start again. No record is in it.`,
+    )
   }
 }
 
@@ -74,7 +84,10 @@ export class Lock {
 
   static take(taking: Taking): Lock {
     const { disk, home, journal, over } = taking
-    const hold = take(disk, lockIn(journal)) ?? (over === undefined ? undefined : seize(disk, lockIn(journal), over))
+    const hold = unlessDamaged(
+      journal,
+      () => take(disk, lockIn(journal)) ?? (over === undefined ? undefined : seize(disk, lockIn(journal), over)),
+    )
     if (!hold) throw new Held(home, holderOf(journal))
     const lock = new Lock(hold, taking)
     lock.#write()
@@ -117,6 +130,14 @@ export class Lock {
     // The note of whoever took over is theirs.
     if (!this.#over && this.#disk.identity(lockIn(this.#journal)) === this.#hold.identity) this.#disk.remove(note(this.#journal))
     this.#hold.letGo()
+  }
+}
+
+function unlessDamaged<T>(journal: string, taking: () => T): T {
+  try {
+    return taking()
+  } catch (error) {
+    throw isSqlite(error) && isDamage(error.code) ? new LockDamaged(journal) : error
   }
 }
 
@@ -163,15 +184,21 @@ export function holderOf(journal: string): Holder | undefined {
 }
 
 /** Is somebody holding the lock? Asks without taking it. */
-export function isHeld(journal: string): boolean {
+export const isHeld = (journal: string): boolean => troubleOf(journal) === 'SQLITE_BUSY'
+
+/** Why nobody could take the lock, though nobody holds it. */
+export const lockDamage = (journal: string): string | undefined =>
+  isDamage(troubleOf(journal)) ? new LockDamaged(journal).message : undefined
+
+function troubleOf(journal: string): string {
   let db: Database.Database | undefined
   try {
     checkFile(lockIn(journal))
     db = openDatabase(lockIn(journal), { readonly: true, fileMustExist: true, timeout: 0 })
     db.exec('SELECT count(*) FROM sqlite_master')
-    return false
+    return ''
   } catch (error) {
-    return (error as { code?: string }).code === 'SQLITE_BUSY'
+    return isSqlite(error) ? error.code : ''
   } finally {
     db?.close()
   }
