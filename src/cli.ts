@@ -7,6 +7,7 @@ import { doctorVerb } from './cli/doctor.ts'
 import { infoVerb } from './cli/info.ts'
 import { keysVerb } from './cli/keys.ts'
 import { rebuildVerb } from './cli/rebuild.ts'
+import { recoverVerb } from './cli/recover.ts'
 import { replayVerb } from './cli/replay.ts'
 import { restoreVerb } from './cli/restore.ts'
 import { serveVerb } from './cli/serve.ts'
@@ -29,6 +30,7 @@ const verbs: Record<string, Verb> = {
   cat: catVerb,
   verify: verifyVerb,
   doctor: doctorVerb,
+  recover: recoverVerb,
   rebuild: rebuildVerb,
   replay: replayVerb,
   backup: backupVerb,

@@ -20,13 +20,13 @@ export interface Verified {
 }
 
 /** Where the checking of a log has come: what its next line must follow from. */
-interface Place {
+export interface Place {
   readonly seq: number
   readonly hash: string
   readonly latest: string
 }
 
-const firstPlace = (log: string): Place => ({ seq: 0, hash: genesis(log), latest: '' })
+export const firstPlace = (log: string): Place => ({ seq: 0, hash: genesis(log), latest: '' })
 
 /** What lines are checked by. */
 export interface Contract {
@@ -54,7 +54,7 @@ export function verify(
 }
 
 /** Checks one line, and tells where the checking has come with it. `see` is shown what the line says where its seal holds. */
-function checkLine(
+export function checkLine(
   contract: Contract,
   log: string,
   { seq, hash, latest }: Place,

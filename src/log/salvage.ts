@@ -1,0 +1,119 @@
+// Writing a data directory anew, for what was salvaged from another: logs under `logs/`, and what could not go there under
+// `salvage/`, byte for byte. It writes only where nothing was before, and everything is on the disk when it is done.
+
+import { closeSync, existsSync, openSync, readdirSync, readSync, realpathSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve, sep } from 'node:path'
+import { Refusal } from '../core/errors.ts'
+import { type Disk, realDisk, withFile, writeAll } from './disk.ts'
+import { fileOf, logsOf } from './shelf.ts'
+
+const PIECE = 1024 * 1024
+
+export class Salvage {
+  readonly home: string
+  readonly #disk: Disk
+  readonly #folders = new Set<string>()
+
+  private constructor(home: string, disk: Disk) {
+    this.home = home
+    this.#disk = disk
+  }
+
+  /** Begins a new data directory, where there is none and nothing else either. */
+  static begin(from: string, to: string, disk: Disk = realDisk): Salvage {
+    const [source, target] = [placeOf(from), placeOf(to)]
+    if (within(source, target) || within(target, source))
+      throw new Refusal('refused', 'not-apart', `${to} and ${from} lie within each other: recover into a directory of its own.`)
+    if (existsSync(target) && !statSync(target).isDirectory())
+      throw new Refusal('refused', 'not-empty', `${to} is not a directory.`)
+    if (existsSync(target) && readdirSync(target).length > 0)
+      throw new Refusal('refused', 'not-empty', `${to} is not empty: recover into a new directory.`)
+    const salvage = new Salvage(target, disk)
+    salvage.#makeFolder(logsOf(target))
+    return salvage
+  }
+
+  /** Writes a whole log. */
+  log(name: string, pieces: Iterable<Buffer>): void {
+    this.#write(fileOf(this.home, name), pieces)
+  }
+
+  /** Copies the bytes beside a log, as they are. */
+  artifact(path: string, from: string): void {
+    this.#write(join(logsOf(this.home), path), piecesOf(from))
+  }
+
+  /** Keeps what could not go into a log; returns where. */
+  aside(name: string, pieces: Iterable<Buffer>): string {
+    const path = join(this.home, 'salvage', name)
+    this.#write(path, pieces)
+    return path
+  }
+
+  /** Takes a log that was written out of sight, or brings it back. */
+  withhold(name: string): void {
+    this.#move(fileOf(this.home, name), `${fileOf(this.home, name)}.held`)
+  }
+
+  bringBack(name: string): void {
+    this.#move(`${fileOf(this.home, name)}.held`, fileOf(this.home, name))
+  }
+
+  remove(name: string): void {
+    this.#disk.remove(fileOf(this.home, name))
+    this.#disk.syncFolderNow(dirname(fileOf(this.home, name)))
+  }
+
+  /** Makes every name that was given durable. */
+  finish(): void {
+    for (const folder of this.#folders) this.#disk.syncFolderNow(folder)
+  }
+
+  #write(path: string, pieces: Iterable<Buffer>): void {
+    this.#makeFolder(dirname(path))
+    withFile(this.#disk, path, true, (fd) => {
+      let at = 0
+      for (const piece of pieces) {
+        writeAll(this.#disk, fd, piece, at)
+        at += piece.length
+      }
+      this.#disk.truncate(fd, at)
+      this.#disk.syncNow(fd)
+    })
+  }
+
+  #makeFolder(path: string): void {
+    this.#disk.makeFolder(path)
+    for (let folder = path; folder.length >= dirname(this.home).length; folder = dirname(folder)) this.#folders.add(folder)
+  }
+
+  #move(from: string, to: string): void {
+    this.#disk.rename(from, to)
+    this.#disk.syncFolderNow(dirname(to))
+  }
+}
+
+function* piecesOf(path: string): Generator<Buffer> {
+  const fd = openSync(path, 'r')
+  try {
+    for (let at = 0; ; ) {
+      const piece = Buffer.allocUnsafe(PIECE)
+      const read = readSync(fd, piece, 0, PIECE, at)
+      if (read === 0) return
+      at += read
+      yield piece.subarray(0, read)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Where a path really is, whether or not all of it is there already. */
+function placeOf(path: string): string {
+  const whole = resolve(path)
+  if (existsSync(whole)) return realpathSync(whole)
+  const above = dirname(whole)
+  return above === whole ? whole : join(placeOf(above), basename(whole))
+}
+
+const within = (inner: string, outer: string) => inner === outer || inner.startsWith(outer.endsWith(sep) ? outer : outer + sep)
