@@ -2,13 +2,14 @@
 // is told, the source is only read, and what comes out verifies, rebuilds and serves. The doctor finds what was harmed.
 // How many: SESSILE_TEST_DAMAGES; from where: SESSILE_TEST_SEED.
 
+import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { doctorVerb } from '../src/cli/doctor.ts'
 import { rebuildVerb } from '../src/cli/rebuild.ts'
-import { copyOf, drawing, everyByte, type Harm, harm, type Recorded, recordedForDamage, verb } from './damage.ts'
-import { run, said } from './harness.ts'
+import { copyOf, drawing, everyByte, type Harm, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './damage.ts'
+import { makeHome, run, said, sessionFile } from './harness.ts'
 import { recovered } from './recovered.ts'
 
 const first = Number(process.env.SESSILE_TEST_SEED ?? 1)
@@ -71,6 +72,26 @@ describe('sessile recover', () => {
     },
     many * 5000,
   )
+
+  it('goes on where the disk has lost a part of a file', async () => {
+    const home = copyOf(made.stopped)
+    const [file, to] = [sessionFile(home, made.ada), place()]
+    const bin = new URL('../src/sessile.mjs', import.meta.url).pathname
+    const broken = (...verb: string[]) => {
+      const inject = ['-f', '-qq', '-o', join(makeHome(), 'trace'), '-P', file, '-e', 'inject=read,pread64:error=EIO']
+      const env = { ...process.env, SESSILE_HOME: home }
+      return spawnSync('strace', [...inject, process.execPath, bin, ...verb, '--json'], { env, encoding: 'utf8' })
+    }
+    const doctor = broken('doctor')
+    expect(jsonLines(doctor.stdout)).toContainEqual(
+      expect.objectContaining({ level: 'lost', file, what: expect.stringContaining('EIO') }),
+    )
+    const recover = broken('recover', '--to', to)
+    expect([doctor.status, recover.status]).toEqual([3, 3])
+    const told = jsonLines(recover.stdout)
+    expect(told).toContainEqual(expect.objectContaining({ level: 'lost', file, what: 'Here are only zeros.' }))
+    expect(told.at(-1)).toMatchObject({ logs: 4, records: 8 })
+  })
 })
 
 describe('sessile doctor', () => {

@@ -97,6 +97,15 @@ export function* aboutLogs({ home, inventory, joined, views }: Grounds, totals: 
     yield* findings.map((finding) => ofLog(home, finding, inventory.logs.includes(log)))
   }
   yield* aboutSessions(user, sessions)
+  for (const log of joined.unreadable) {
+    yield {
+      check: 'log',
+      level: 'lost',
+      file: fileOf(home, log),
+      what: 'The disk has lost a part of this file (EIO), and reads it no more.',
+      do: `Trust this disk no longer. ${RECOVER}`,
+    }
+  }
 }
 
 function seen(session: Session | undefined, { type, session_id = '' }: Envelope, line: Buffer): Session | undefined {

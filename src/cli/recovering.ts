@@ -130,15 +130,17 @@ function* piecesOf(shelf: Shelf, log: string, length: number): Generator<Buffer>
 
 /** Puts one log together that is not whole; returns how many records it has. */
 function* salvageLog(source: Source, contract: Contract, salvage: Salvage, log: string): Generator<Told, number> {
-  const { home, inventory, joined } = source
+  const { home, joined } = source
   const file = fileOf(home, log)
-  const text = inventory.logs.includes(log) ? new FileShelf(home).read(log, 0, Number.MAX_SAFE_INTEGER) : Buffer.alloc(0)
+  const text = joined.file(log, 0, Number.MAX_SAFE_INTEGER)
   const journal = joined.linesOf(log).map(({ bytes }) => ({ bytes: bytes.subarray(0, -1), from: journalOf(home) }))
   const found = assemble(contract, log, text, [...journal, ...(source.pieces.get(log) ?? [])])
   const { lines, end, at } = found
   const withEnds = (all: readonly Buffer[]) => all.flatMap((line) => [line, NEWLINE])
   if (lines.length > 0) salvage.log(log, withEnds(lines))
   yield* whatWasMended(found, log, file)
+  if (joined.unreadable.has(log))
+    yield { level: 'note', log, file, what: 'The disk has lost a part of this file (EIO): it was read as zeros.' }
 
   const known = source.ends.get(log)
   const reached = source.exact && known?.seq === end.seq && known.hash === end.hash

@@ -2,7 +2,9 @@
 // reads, and asks no lock: what a crash left unfinished is whole here, and what is damaged shows.
 
 import type { JournalLine, Shelf } from '../core/log.ts'
-import { FileShelf } from './shelf.ts'
+import { readAnyway } from './anyway.ts'
+import { codeOf } from './disk.ts'
+import { FileShelf, fileOf } from './shelf.ts'
 
 interface Tail {
   from: number
@@ -13,6 +15,8 @@ export class Joined implements Shelf {
   readonly #files: FileShelf
   readonly #logs: ReadonlySet<string>
   readonly #lines = new Map<string, JournalLine[]>()
+  /** The logs of which the disk has lost a part, as far as they were read. */
+  readonly unreadable = new Set<string>()
   /** What was put together last: a log is read in pieces, one after the other. */
   #last: ({ log: string } & Tail) | undefined
 
@@ -37,14 +41,21 @@ export class Joined implements Shelf {
 
   read(log: string, offset: number, length: number): Buffer {
     const tail = this.#tail(log)
-    if (!tail) return this.#file(log, offset, length)
+    if (!tail) return this.file(log, offset, length)
     if (offset >= tail.from) return tail.bytes.subarray(offset - tail.from, offset - tail.from + length)
-    return this.#file(log, offset, Math.min(length, tail.from - offset))
+    return this.file(log, offset, Math.min(length, tail.from - offset))
   }
 
-  /** What the file alone holds; nothing where something else stands in its place. */
-  #file(log: string, offset: number, length: number): Buffer {
-    return this.#logs.has(log) ? this.#files.read(log, offset, length) : Buffer.alloc(0)
+  /** What the file alone holds; nothing where something else stands in its place, and zeros where it cannot be read. */
+  file(log: string, offset: number, length: number): Buffer {
+    if (!this.#logs.has(log)) return Buffer.alloc(0)
+    try {
+      return this.#files.read(log, offset, length)
+    } catch (error) {
+      if (codeOf(error) !== 'EIO') throw error
+      this.unreadable.add(log)
+      return readAnyway(fileOf(this.#files.home, log)).subarray(offset, offset + length)
+    }
   }
 
   #size(log: string): number {
@@ -66,7 +77,7 @@ export class Joined implements Shelf {
   /** Where the file holds something else than the journal says, and not what a crash leaves; true also while it grows. */
   difference(log: string): string | undefined {
     for (const { offset, bytes } of this.linesOf(log)) {
-      const found = this.#file(log, offset, bytes.length)
+      const found = this.file(log, offset, bytes.length)
       const foreign = found.findIndex((byte, i) => byte !== bytes[i] && byte !== 0)
       if (foreign >= 0) return `its file differs from the journal at byte ${offset + foreign}`
     }
@@ -85,7 +96,7 @@ export class Joined implements Shelf {
     const from = lines.reduce((least, { offset }) => Math.min(least, offset), size)
     const to = lines.reduce((most, { offset, bytes }) => Math.max(most, offset + bytes.length), size)
     const bytes = Buffer.alloc(to - from)
-    this.#file(log, from, to - from).copy(bytes)
+    this.file(log, from, to - from).copy(bytes)
     for (const line of lines) line.bytes.copy(bytes, line.offset - from)
     return { from, bytes }
   }

@@ -1,10 +1,11 @@
 // What a journal holds, read by somebody who neither holds it nor trusts it: every good frame, also behind a bad one, and
 // a word on each place where none is. Nothing here changes a byte, and nothing refuses.
 
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { JournalLine } from '../core/log.ts'
 import { LARGEST_LINE } from '../core/record.ts'
+import { readAnyway } from './anyway.ts'
 import { codeOf } from './disk.ts'
 import { type Frame, HEADER, type Header, lastByte, marks, readFrame, readHeader, seedOf } from './frame.ts'
 
@@ -123,7 +124,7 @@ function quarantined(folder: string, name: string): Quarantined {
 
 function siftSegment(folder: string, name: string, last: boolean, acknowledged: Acknowledged | undefined): SiftedSegment {
   const path = join(folder, name)
-  const bytes = readFileSync(path)
+  const bytes = readAnyway(path)
   const header = readHeader(bytes)
   // A header that was copied or renamed by somebody else is not this file's.
   const own = header && `${pad(header.epoch, 8)}-${pad(header.number, 6)}.wal` === name ? header : undefined
