@@ -123,6 +123,16 @@ const cases: Case[] = [
     },
   },
   {
+    what: 'a log that is gone, of which nothing tells but how many records the journal has counted',
+    in: 'stopped',
+    harm: (home, { bob }) => {
+      rmSync(sessionFile(home, bob, 'bob'))
+      rmSync(projectionOf(home))
+    },
+    code: 3,
+    finds: { check: 'log', level: 'lost', what: expect.stringContaining('has counted 13 records, and the logs hold 11') },
+  },
+  {
     what: 'a last line that has no end',
     in: 'stopped',
     harm: (home, { bob }) => appendFileSync(sessionFile(home, bob, 'bob'), 'scribble'),
@@ -136,7 +146,7 @@ const cases: Case[] = [
       cutAfter(sessionFile(home, ada), 4)
       rmSync(projectionOf(home))
     },
-    code: 1,
+    code: 3,
     finds: { check: 'sessions', level: 'wrong', what: expect.stringContaining('2 capture sessions of ada are active at once') },
   },
   {

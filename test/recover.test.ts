@@ -159,6 +159,7 @@ describe('sessile recover', () => {
         line: 2,
         what: '1 of 3 records could be saved: the log ends before 2 records that had been acknowledged.',
       },
+      { level: 'lost', what: expect.stringContaining('has counted 13 records, and here are 11') },
     ])
     expect(jsonLines(readFileSync(join(to, 'salvage', 'report.jsonl'), 'utf8'))).toEqual(told)
     expect((await verb(rebuildVerb, to, ['--check'])).code).toBe(0)
@@ -277,6 +278,17 @@ describe('sessile recover', () => {
     )
   })
 
+  it('tells of logs that are gone by how many records the journal has counted', async () => {
+    const home = copyOf(made.stopped)
+    rmSync(projectionOf(home))
+    rmSync(sessionFile(home, made.bob, 'bob'))
+    const { code, told } = await recovered(home, made.truth)
+    expect(code).toBe(3)
+    expect(told).toEqual([
+      { level: 'lost', what: expect.stringMatching(/has counted 13 records, and here are 11: at least 2 cannot be had/) },
+    ])
+  })
+
   it('works without views, and follows no link', async () => {
     const home = copyOf(made.stopped)
     rmSync(projectionOf(home))
@@ -285,7 +297,7 @@ describe('sessile recover', () => {
     symlinkSync(join(home, 'elsewhere.jsonl'), file)
     const to = place()
     const { code, out } = await verb(recoverVerb, home, ['--to', to])
-    expect(code).toBe(0)
+    expect(code).toBe(3)
     expect(out).toContain(`note   ${file}: It was left where it is: it is a symbolic link`)
     expect(existsSync(sessionFile(to, made.ada))).toBe(false)
     expect(existsSync(sessionFile(to, made.next))).toBe(true)

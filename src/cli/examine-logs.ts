@@ -14,7 +14,7 @@ import { ended, started } from '../features/sessions.ts'
 import type { Inventory } from '../log/inventory.ts'
 import type { Joined } from '../log/joined.ts'
 import { fileOf } from '../log/shelf.ts'
-import type { SiftedJournal } from '../log/sift.ts'
+import { countedBy, type SiftedJournal } from '../log/sift.ts'
 import { type Found, RECOVER } from './examine.ts'
 import { count, endsIn, type Glimpse, lookAt } from './looking.ts'
 
@@ -70,7 +70,7 @@ interface Session {
 }
 
 /** Reads every log once, and tells what is wrong within each, and between those of a user. */
-export function* aboutLogs({ home, inventory, joined, views }: Grounds, totals: Totals): Generator<Found> {
+export function* aboutLogs({ home, inventory, journal, joined, views }: Grounds, totals: Totals): Generator<Found> {
   const known = endsIn(views)
   const schemas = new Schemas()
   let [user, sessions]: [string | undefined, Session[]] = [undefined, []]
@@ -97,6 +97,15 @@ export function* aboutLogs({ home, inventory, joined, views }: Grounds, totals: 
     yield* findings.map((finding) => ofLog(home, finding, inventory.logs.includes(log)))
   }
   yield* aboutSessions(user, sessions)
+  const counted = countedBy(journal)
+  if (totals.records < counted) {
+    yield {
+      check: 'log',
+      level: 'lost',
+      what: `The journal has counted ${counted} records, and the logs hold ${totals.records}: whole logs may be gone, of which nothing else tells.`,
+      do: 'Look for the missing logs in a backup. `sessile recover` keeps what is there.',
+    }
+  }
   for (const log of joined.unreadable) {
     yield {
       check: 'log',

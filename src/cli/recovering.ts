@@ -15,7 +15,7 @@ import { type Inventory, inventoryOf } from '../log/inventory.ts'
 import { Joined } from '../log/joined.ts'
 import type { Salvage } from '../log/salvage.ts'
 import { FileShelf, fileOf, journalOf, logsOf } from '../log/shelf.ts'
-import { type SiftedJournal, siftJournal } from '../log/sift.ts'
+import { countedBy, type SiftedJournal, siftJournal } from '../log/sift.ts'
 import { acknowledgedIn, count, endsIn, type Glimpse, type KnownEnd, lookAt } from './looking.ts'
 import { aboutJournal, Sought, type Told } from './sought.ts'
 
@@ -110,6 +110,11 @@ export function* salvageLogs(source: Source, salvage: Salvage, totals: Totals): 
   }
   yield* sought.missing()
   yield* aboutJournal(source.journal)
+  const counted = countedBy(source.journal)
+  if (totals.records < counted) {
+    const what = `The journal has counted ${counted} records, and here are ${totals.records}: at least ${counted - totals.records} cannot be had, whether or not anything else tells of them.`
+    yield { level: 'lost', what }
+  }
   for (const path of inventory.artifacts) salvage.artifact(path, join(logsOf(home), path))
   for (const { path, why } of inventory.strange) {
     yield { level: 'note', file: path, what: `It was left where it is: ${why}.` }

@@ -233,3 +233,7 @@ function straysIn(bytes: Buffer): Stray[] {
   }
   return found
 }
+
+/** How many records this journal has counted: there are at least as many in the logs, unless some are lost. */
+export const countedBy = ({ segments }: SiftedJournal): number =>
+  segments.reduce((most, { header, reached }) => (header ? Math.max(most, reached) : most), 0)
