@@ -10,8 +10,8 @@ import { gathering, hardened } from './bulk.ts'
 import { codeOf, type Disk, realDisk, removeTree, withFile } from './disk.ts'
 import { isFull } from './journal.ts'
 import { logIn, notWhole, type Saved } from './manifest.ts'
-import { type Backup, readPart } from './saved.ts'
-import { logsOf } from './shelf.ts'
+import type { Backup } from './saved.ts'
+import { logsOf, readPart } from './shelf.ts'
 
 const ASIDE = '.restoring'
 

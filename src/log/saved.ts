@@ -2,13 +2,14 @@
 // a backup on a medium that cannot be written is read as well.
 
 import { createHash, type Hash } from 'node:crypto'
-import { closeSync, existsSync, lstatSync, openSync, readdirSync, readSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
 import { CHUNK, linesOf, type Shelf } from '../core/log.ts'
 import { check, genesis, hashIn } from '../core/seal.ts'
 import { isHeld } from './lock.ts'
 import { logIn, type Manifest, readManifest, replacedOf, type Saved } from './manifest.ts'
+import { readPart } from './shelf.ts'
 
 /** While it lies there, files may be longer than the manifest says, and there may be more of them: they do not count. */
 export const underWayOf = (to: string) => join(to, 'under-way')
@@ -115,16 +116,6 @@ function chained(shelf: Shelf, log: string, sha: Hash): Chain {
   }
   for (const { bytes } of linesOf({ names: () => [], read }, log)) chain.take(bytes)
   return chain
-}
-
-export function readPart(path: string, offset: number, length: number): Buffer {
-  const bytes = Buffer.allocUnsafe(Math.max(0, length))
-  const fd = openSync(path, 'r')
-  try {
-    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
-  } finally {
-    closeSync(fd)
-  }
 }
 
 /** The files below a folder, as paths from the root on. What is no folder is one, whatever it is. */

@@ -21,7 +21,8 @@ import { codeOf, realDisk } from './disk.ts'
 import { isFull } from './journal.ts'
 import { isBelow, notWhole, type Saved } from './manifest.ts'
 import { Mirror } from './mirror.ts'
-import { besidesIn, Chain, isAside, readPart } from './saved.ts'
+import { besidesIn, Chain, isAside } from './saved.ts'
+import { readPart } from './shelf.ts'
 
 /** What is to be saved. */
 export interface Original {

@@ -90,3 +90,14 @@ export class FileShelf implements Shelf {
     return this.#disk.list(join(this.home, 'logs', folder))
   }
 }
+
+/** A part of any file; fewer bytes at its end. */
+export function readPart(path: string, offset: number, length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(Math.max(0, length))
+  const fd = openSync(path, 'r')
+  try {
+    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
+  } finally {
+    closeSync(fd)
+  }
+}
