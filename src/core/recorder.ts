@@ -356,9 +356,7 @@ export class Recorder {
   }
 
   /** A moment between two batches: what was acknowledged by then has a time up to it, and all that follows a later one. */
-  moment(): Promise<number> {
-    return this.between(() => this.#deciding.moment())
-  }
+  readonly moment = (): Promise<number> => this.between(() => this.#deciding.moment())
 
   /** A rebuild begins beside the live views; one that began before it is forgotten. */
   rebuildBegins(): Promise<{ rebuild: string; mark: Mark }> {

@@ -94,10 +94,10 @@ export class FileShelf implements Shelf {
 /** A part of any file; fewer bytes at its end. */
 export function readPart(path: string, offset: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(0, length))
-  const fd = openSync(path, 'r')
+  const fd = realDisk.openToRead(path)
   try {
-    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset))
+    return bytes.subarray(0, realDisk.read(fd, bytes, offset))
   } finally {
-    closeSync(fd)
+    realDisk.close(fd)
   }
 }
