@@ -53,7 +53,7 @@ async function twoBackups(): Promise<{ home: string; old: string; first: Json; s
   const { to } = folders()
   const sessions = await Promise.all(['ada', 'bob', 'eve'].map((user) => talk(running.admin, user, 'one', 'two', 'three')))
   const artifact = join(running.home, 'logs/users/ada/artifacts/audio-1.wav')
-  mkdirSync(join(artifact, '..'))
+  mkdirSync(join(artifact, '..'), { recursive: true })
   writeFileSync(artifact, Buffer.alloc(10_000, 7))
   await backup(running.home, to)
   await running.stop()
