@@ -248,10 +248,10 @@ const operations: DoorParts['operate'] = {
     for (const _ of log.settling()) await turn()
     return { until }
   },
-  'rebuild.begins': (sessile) => sessile.recorder.rebuildBegins(),
-  'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.rebuildGoesOn(rebuild),
+  'rebuild.begins': (sessile) => sessile.recorder.beside.begins(),
+  'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.beside.goesOn(rebuild),
   'rebuild.ends': async ({ recorder, gathered, log }, { rebuild = '' }) => {
-    await recorder.rebuildEnds(rebuild, (grown, mark, live) => {
+    await recorder.beside.ends(rebuild, (grown, mark, live) => {
       log.assertOurs()
       return adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark)
     })

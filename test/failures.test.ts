@@ -280,7 +280,7 @@ describe('a journal', () => {
     const { running, fatal } = await runOnFailingDisk()
     await running.admin.start()
     for (const name of readdirSync(journalOf(running.home))) if (name.endsWith('.wal')) rmSync(join(journalOf(running.home), name))
-    expect(await running.admin.start({ user_id: 'bob' })).toMatchObject({ status: 503, body: { reason: 'not-recorded' } })
+    expect(await running.admin.start({ user_id: 'bob' })).toMatchObject({ status: 503, body: { reason: 'outcome-unknown' } })
     expect(fatal[0]?.message).toContain('another recorder')
   })
 })
@@ -313,17 +313,17 @@ describe('rebuilds beside the living', () => {
     const { sessile, admin, home } = await run()
     const { session_id } = (await admin.start()).body
     const log = `users/ada/sessions/${session_id}`
-    const { rebuild } = await sessile.recorder.rebuildBegins()
+    const { rebuild } = await sessile.recorder.beside.begins()
     await admin.append(session_id, said('one'))
     expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
-    expect((await sessile.recorder.rebuildGoesOn(rebuild)).grown).toEqual([log])
-    expect((await sessile.recorder.rebuildGoesOn(rebuild)).grown).toEqual([])
-    const second = await sessile.recorder.rebuildBegins()
-    await expect(sessile.recorder.rebuildGoesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
-    await expect(sessile.recorder.rebuildEnds(rebuild, () => sessile.recorder.views)).rejects.toMatchObject({
+    expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([log])
+    expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([])
+    const second = await sessile.recorder.beside.begins()
+    await expect(sessile.recorder.beside.goesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
+    await expect(sessile.recorder.beside.ends(rebuild, () => sessile.recorder.views)).rejects.toMatchObject({
       reason: 'no-rebuild',
     })
-    expect((await sessile.recorder.rebuildGoesOn(second.rebuild)).grown).toEqual([])
+    expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
   })
 
   it('under load lose nothing, double nothing, and leave heads that the next records follow', async () => {

@@ -67,8 +67,8 @@ describe('a named request', () => {
     const running = await run()
     const { session_id } = (await running.admin.start()).body
     const { recorder, log } = running.sessile
-    const { rebuild } = await recorder.rebuildBegins()
-    await recorder.rebuildGoesOn(rebuild)
+    const { rebuild } = await recorder.beside.begins()
+    await recorder.beside.goesOn(rebuild)
     const first = await running.admin.append(session_id, two, named)
     log.settle()
     // What another process may see of one write of several pages: its first part.
@@ -81,7 +81,7 @@ describe('a named request', () => {
     const filling = fill(views, { events: features.events, shelf: new FileShelf(seen) })
     while (!filling.next().done);
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: 0 })
-    await recorder.rebuildEnds(rebuild, (grown, mark, live) => adopt({ fresh, live, gathered: features, shelf: log }, grown, mark))
+    await recorder.beside.ends(rebuild, (grown, mark, live) => adopt({ fresh, live, gathered: features, shelf: log }, grown, mark))
     expect((await running.admin.append(session_id, two, named)).body).toEqual(first.body)
     await sameRows(running)
   })

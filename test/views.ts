@@ -14,6 +14,7 @@ import { cli, configOf, later, makeHome, type Running, run } from './harness.ts'
 /** As a clean stop left them, or as kill -9 did, with a write-ahead file of their own. */
 export type After = 'stopped' | 'crashed'
 /** What is done to the file; returns what must hold afterwards, where there is such a thing. */
+// biome-ignore lint/suspicious/noConfusingVoidType: most return nothing
 export type Harm = (file: string) => (() => void) | void
 
 const doing =

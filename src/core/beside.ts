@@ -2,41 +2,85 @@
 
 import { Refusal } from './errors.ts'
 import type { Line } from './log.ts'
+import type { Mark, Views } from './views.ts'
 
 /** A rebuild that was cut off must not be remembered for ever. */
 const SILENT_MS = 5 * 60_000
 
+/** What it needs of the recorder. */
+interface Recording {
+  /** What no rebuild has been known by. */
+  token(): string
+  /** Runs a job between two batches. */
+  between<T>(job: () => T): Promise<T>
+  /** Brings everything to where another process finds it; returns how far that is. */
+  settle(): Mark
+  /** Puts other views in the place of the live ones. */
+  replace(adopt: (mark: Mark, live: Views) => Views): void
+}
+
 export class Beside {
+  readonly #recording: Recording
   #token: string | undefined
   #grown = new Set<string>()
   #asked = 0
 
-  /** Begins to take note, for this rebuild and no other. */
-  begin(token: string): string {
-    this.#token = token
-    this.#grown = new Set()
-    this.#asked = performance.now()
-    return token
+  constructor(recording: Recording) {
+    this.#recording = recording
   }
 
-  /** The logs that grew since the rebuild last asked. */
-  goOn(token: string): string[] {
-    if (token !== this.#token) {
-      throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
-    }
-    const grown = [...this.#grown]
-    this.begin(token)
-    return grown
+  /** A rebuild begins; one that began before it is forgotten. */
+  begins(): Promise<{ rebuild: string; mark: Mark }> {
+    return this.#recording.between(() => {
+      const mark = this.#recording.settle()
+      const rebuild = this.#recording.token()
+      this.#note(rebuild)
+      return { rebuild, mark }
+    })
   }
 
-  end(): void {
-    this.#token = undefined
-    this.#grown = new Set()
+  /** Tells a rebuild which logs have grown since it last asked. */
+  goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
+    return this.#recording.between(() => {
+      const grown = this.#since(token)
+      return { mark: this.#recording.settle(), grown }
+    })
+  }
+
+  /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
+  ends(token: string, adopt: (grown: readonly string[], mark: Mark, live: Views) => Views): Promise<void> {
+    return this.#recording.between(() => {
+      const grown = this.#since(token)
+      this.#recording.settle()
+      this.#forget()
+      this.#recording.replace((mark, live) => adopt(grown, mark, live))
+    })
   }
 
   grew(lines: readonly Line[]): void {
     if (this.#token === undefined) return
-    if (performance.now() - this.#asked > SILENT_MS) this.end()
+    if (performance.now() - this.#asked > SILENT_MS) this.#forget()
     else for (const { log } of lines) this.#grown.add(log)
+  }
+
+  /** Takes note from here on, for this rebuild and no other. */
+  #note(token: string): void {
+    this.#token = token
+    this.#grown = new Set()
+    this.#asked = performance.now()
+  }
+
+  #since(token: string): string[] {
+    if (token !== this.#token) {
+      throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
+    }
+    const grown = [...this.#grown]
+    this.#note(token)
+    return grown
+  }
+
+  #forget(): void {
+    this.#token = undefined
+    this.#grown = new Set()
   }
 }

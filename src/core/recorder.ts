@@ -57,12 +57,25 @@ export class Recorder {
   /** When the views' transaction was opened. */
   #opened = 0
   #checkpointing: Promise<void> | undefined
-  readonly #beside = new Beside()
+  /** A rebuild beside the live views, where there is one. */
+  readonly beside: Beside
 
   constructor(parts: Parts) {
     this.#parts = parts
     this.#log = parts.log
     this.#deciding = new Deciding(parts, parts.views)
+    this.beside = new Beside({
+      token: parts.source.uuid,
+      between: (job) => this.between(job),
+      settle: () => {
+        this.#commit()
+        this.#log.settle()
+        return this.#mark
+      },
+      replace: (adopt) => {
+        this.#deciding.views = adopt(this.#mark, this.#deciding.views)
+      },
+    })
     this.#syncing = new Syncing(
       parts.log,
       ({ waiting, lines }) => this.#answer(waiting, lines),
@@ -204,7 +217,7 @@ export class Recorder {
   /** Answers everyone, and wakes whoever watches a log that grew. */
   #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
     for (const waiting of batch) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
-    this.#beside.grew(lines)
+    this.beside.grew(lines)
     this.watchers.grew(lines)
   }
 
@@ -357,35 +370,6 @@ export class Recorder {
 
   /** A moment between two batches: what was acknowledged by then has a time up to it, and all that follows a later one. */
   readonly moment = (): Promise<number> => this.between(() => this.#deciding.moment())
-
-  /** A rebuild begins beside the live views; one that began before it is forgotten. */
-  rebuildBegins(): Promise<{ rebuild: string; mark: Mark }> {
-    return this.between(() => {
-      this.#log.settle()
-      return { rebuild: this.#beside.begin(this.#parts.source.uuid()), mark: this.#mark }
-    })
-  }
-
-  /** Tells a rebuild which logs have grown since it last asked. */
-  rebuildGoesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
-    return this.between(() => {
-      const grown = this.#beside.goOn(token)
-      this.#log.settle()
-      return { mark: this.#mark, grown }
-    })
-  }
-
-  /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
-  rebuildEnds(token: string, adopt: (grown: readonly string[], mark: Mark, live: Views) => Views): Promise<void> {
-    return this.between(() => {
-      const grown = this.#beside.goOn(token)
-      this.#commit()
-      this.#log.settle()
-      this.#beside.end()
-      this.#deciding.views = adopt(grown, this.#mark, this.#deciding.views)
-      this.#deciding.heads.clear()
-    })
-  }
 
   /** Refuses new commands, answers those under way, makes everything durable. */
   async close(): Promise<void> {

@@ -40,7 +40,9 @@ const inAudit: Expect = (name) => log(name, (stem) => DAY.test(stem))
 const inQuarantine: Expect = (name) => (/^torn-.*\.wal$|^.*@\d+\.lines$/.test(name) ? { file: 'own' } : undefined)
 const inJournal: Expect = (name) => {
   if (name === 'quarantine') return { folder: inQuarantine }
-  return /^(?:lock|holder\.json(?:\.new)?|\d{8}-\d{6}\.wal(?:\.new)?)$/.test(name) ? { file: 'own' } : undefined
+  return /^(?:lock(?:\.new|\.over)?|room|holder\.json(?:\.new)?|\d{8}-\d{6}\.wal(?:\.new)?)$/.test(name)
+    ? { file: 'own' }
+    : undefined
 }
 const top: Record<string, Expect> = { users: inUsers, accounts: inAccounts, audit: inAudit, '.journal': inJournal }
 

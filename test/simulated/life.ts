@@ -250,14 +250,14 @@ export class Life {
   /** As the command line rebuilds beside a recorder. */
   async #rebuild(): Promise<void> {
     const { recorder, log, gathered } = this.#sessile as Sessile
-    const { rebuild } = await recorder.rebuildBegins()
+    const { rebuild } = await recorder.beside.begins()
     const live = recorder.views.file
     const views = Views.create(freshOf(live), features)
     const { latest } = await takingTurns(fill(views, { events: features.events, shelf: log }))
-    const { mark, grown } = await recorder.rebuildGoesOn(rebuild)
+    const { mark, grown } = await recorder.beside.goesOn(rebuild)
     for (const name of grown) catchUp(views, features.events, log, name)
     views.finish({ ...mark, timestamp: Math.max(mark.timestamp, latest) })
-    await recorder.rebuildEnds(rebuild, (grown, mark, live) =>
+    await recorder.beside.ends(rebuild, (grown, mark, live) =>
       adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
     )
   }
