@@ -20,7 +20,7 @@ import { doctorVerb } from '../src/cli/doctor.ts'
 import { openDatabase } from '../src/core/tables.ts'
 import { type Header, printHeader, readHeader } from '../src/log/frame.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
-import { copyOf, everyByte, jsonLines, type Recorded, recordedForDamage, verb } from './damage.ts'
+import { copyOf, everyByte, jsonLines, type Recorded, recordedForDamage, verb } from './harming.ts'
 import { cli, clockAt, type Json, makeHome, run, said, serveApart, sessionFile } from './harness.ts'
 
 let recorded: Recorded

@@ -1,25 +1,11 @@
 // Draws from a seed: numbers, texts that are meant to hurt, and values that fit a JSON Schema. The same seed draws the same.
 
+import { Chance } from './chance.ts'
 import { type Node, parsePattern, textFor } from './patterns.ts'
 
-export class Draw {
-  #state: number
-  constructor(seed: number) {
-    this.#state = seed >>> 0
-  }
-
-  /** A fraction of one (mulberry32). */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0
-    let t = this.#state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
-  }
-
-  upTo = (most: number): number => Math.floor(this.next() * (most + 1))
+export class Draw extends Chance {
+  upTo = (most: number): number => this.below(most + 1)
   chance = (of: number): boolean => this.next() < of
-  pick = <T>(from: readonly T[]): T => from[this.upTo(from.length - 1)] as T
 }
 
 /** Texts that break whatever puts them somewhere without thinking: lines, terminals, headers, streams, SQL, paths, patterns. */

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { doctorVerb } from '../src/cli/doctor.ts'
 import { rebuildVerb } from '../src/cli/rebuild.ts'
-import { copyOf, drawing, everyByte, type Harm, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './damage.ts'
+import { copyOf, drawing, everyByte, type Harm, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './harming.ts'
 import { makeHome, run, said, sessionFile } from './harness.ts'
 import { recovered } from './recovered.ts'
 

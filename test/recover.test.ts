@@ -18,7 +18,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { rebuildVerb } from '../src/cli/rebuild.ts'
 import { recoverVerb } from '../src/cli/recover.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
-import { copyOf, drawing, everyByte, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './damage.ts'
+import { copyOf, drawing, everyByte, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './harming.ts'
 import { Client, cli, crashedCopy, filesUnder, makeHome, run, said, serveApart, sessionFile } from './harness.ts'
 import { recovered } from './recovered.ts'
 

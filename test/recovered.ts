@@ -3,7 +3,7 @@
 import { expect } from 'vitest'
 import { recoverVerb } from '../src/cli/recover.ts'
 import { verifyVerb } from '../src/cli/verify.ts'
-import { everyByte, filesAfter, jsonLines, place, type Recorded, verb } from './damage.ts'
+import { everyByte, filesAfter, jsonLines, place, type Recorded, verb } from './harming.ts'
 
 /** Recovers a harmed directory, and asserts what must hold whatever was done to it. */
 export async function recovered(home: string, truth: Recorded['truth']) {

@@ -6,7 +6,7 @@
 import { dirname } from 'node:path'
 import { SyncFailed } from '../../src/core/log.ts'
 import type { Disk } from '../../src/log/disk.ts'
-import type { Chance } from './chance.ts'
+import type { Chance } from '../chance.ts'
 import type { Loop } from './loop.ts'
 
 /** Thrown by everything that a dead machine or a killed process was about to do. */

@@ -1,7 +1,7 @@
 // Time and turns that belong to a simulation: what would run later runs when the simulation says so, in an order that
 // follows from its seed, and no second of it has to be waited for.
 
-import type { Chance } from './chance.ts'
+import type { Chance } from '../chance.ts'
 
 const realTurn = setImmediate
 const real = {

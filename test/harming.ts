@@ -6,6 +6,7 @@ import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, truncateSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse, type Verb } from '../src/cli/verb.ts'
+import { Chance } from './chance.ts'
 import { configOf, filesUnder, type Json, later, makeHome, type Ran, run, said } from './harness.ts'
 
 export interface Recorded {
@@ -90,14 +91,8 @@ export function everyByte(home: string): string {
 
 /** Numbers that follow from a seed. */
 export function drawing(seed: number): (below: number) => number {
-  let state = seed >>> 0
-  return (below) => {
-    // mulberry32
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below
-  }
+  const chance = new Chance(seed)
+  return (below) => chance.below(below)
 }
 
 export interface Harm {
