@@ -24,6 +24,8 @@ import { headersOf, problemOf, success } from './problem.ts'
 import { checkRequest, mediaType, parametersOf } from './request.ts'
 import { sliceAsJson, sliceAsLines } from './slice.ts'
 
+const A_MOMENT_MS = 500
+
 export interface DoorParts {
   gathered: Gathered
   logger: Logger
@@ -154,7 +156,7 @@ export class Door {
   #route(at: string, door: At, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.#answer(c, path, door, (asked) => answer(asked, this.#admit(asked))),
+      this.#answer(c, path, door, (asked) => this.#whenBack(() => answer(asked, this.#admit(asked)))),
     )
   }
 
@@ -209,6 +211,19 @@ export class Door {
       if (socket.writableLength === 0) socket.setTimeout(patience)
       else socket.destroy()
     })
+  }
+
+  /** Views that are just being brought back are worth a moment's wait; after that, callers are told to come again. */
+  #whenBack(answer: () => Promise<Given>): Promise<Given> {
+    const recorder = this.#parts.sessile()?.recorder
+    if (recorder?.stalled === undefined) return answer()
+    let soon: NodeJS.Timeout | undefined
+    const moment = new Promise<void>((resolve) => {
+      soon = setTimeout(resolve, A_MOMENT_MS)
+    })
+    return Promise.race([recorder.between(() => {}), moment])
+      .finally(() => clearTimeout(soon))
+      .then(answer)
   }
 
   #admit({ incoming }: Asked): Caller {
