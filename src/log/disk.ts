@@ -197,11 +197,16 @@ export function withFile<T>(disk: Disk, path: string, make: boolean, use: (fd: n
 
 const AT_ONCE = 4
 
-/** Does this work for each, a few at a time. */
+/** Does this work for each, a few at a time. Where one fails no other is begun. */
 export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   let next = 0
+  const errors: unknown[] = []
   const worker = async () => {
-    while (next < items.length) await work(items[next++] as T)
+    while (next < items.length && errors.length === 0) {
+      await work(items[next++] as T).catch((error: unknown) => void errors.push(error))
+    }
   }
+  // Those under way are waited for: a sync that failed after something else did, and was not heard of, would be tried again.
   await Promise.all(Array.from({ length: AT_ONCE }, worker))
+  if (errors.length > 0) throw errors.find((error) => error instanceof SyncFailed) ?? errors[0]
 }
