@@ -6,6 +6,8 @@ import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { contentOf, type Recorded } from '../src/core/record.ts'
+import { genesis, seal } from '../src/core/seal.ts'
+import { fileOf } from '../src/log/shelf.ts'
 import { ADMIN, Client, cli, later, makeHome, said } from './harness.ts'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
@@ -77,6 +79,8 @@ const outside = (home: string, calls: Call[]) =>
 /** As many sessions as SQLite cannot sort in its memory. They share a log, which nobody who folds it minds. */
 function manySessions(home: string): void {
   const user_id = 'u'.repeat(64)
+  const log = `users/${user_id}/sessions/sess_${'0'.repeat(26)}`
+  let last = genesis(log)
   const lines = Array.from({ length: 160_000 }, (_, i) => {
     const session_id = `sess_${String(i).padStart(26, '0')}`
     const record = {
@@ -91,11 +95,13 @@ function manySessions(home: string): void {
       timestamp: new Date(Date.parse('2031-01-01T00:00:00Z') + ((i * 7919) % 160_000) * 1000).toISOString(),
       data: { kind: 'therapy', session_number: i + 1 },
     } as Recorded
-    return `${contentOf(record)},"salt":"${'A'.repeat(22)}","hash":"${'A'.repeat(43)}"}\n`
+    const { line, hash } = seal(last, contentOf(record))
+    last = hash
+    return line
   })
-  const file = join(home, 'logs', 'users', user_id, 'sessions', `sess_${'0'.repeat(26)}.jsonl`)
+  const file = fileOf(home, log)
   mkdirSync(dirname(file), { recursive: true })
-  writeFileSync(file, lines.join(''))
+  writeFileSync(file, Buffer.concat(lines))
 }
 
 describe('no file outside of the data directory is opened for writing', () => {
