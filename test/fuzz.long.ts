@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { Fuzzer } from './fuzzing.ts'
 import { cli, run } from './harness.ts'
 
-const requests = Number(process.env.SESSILE_TEST_FUZZ ?? 20_000)
+const requests = Number(process.env.SESSILE_TEST_FUZZ ?? 200_000)
 const seed = Number(process.env.SESSILE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
 /** So many go to one data directory: what is read must not grow beyond what can be looked at. */
 const TOGETHER = 20_000

@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os'
 import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
 
-const CRASHES = Number(process.env.SESSILE_TEST_CRASHES ?? 10_000)
+const CRASHES = Number(process.env.SESSILE_TEST_CRASHES ?? 100_000)
 const FIRST = Number(process.env.SESSILE_TEST_SEED ?? Date.now() % 2 ** 30)
 const SEEDS = 200
 

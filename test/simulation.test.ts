@@ -1,7 +1,7 @@
 // Thousands of crashes on a simulated disk: kills and power cuts anywhere, also during a start, a checkpoint or a rebuild,
 // with writes lost, torn and reordered, and with disks that fill up or fail. After each, every promise is looked at.
 //
-//   npm run simulate                           more of them (SESSILE_TEST_CRASHES=100000 for many more)
+//   npm run simulate                                   fifty times as many, or SESSILE_TEST_CRASHES
 //   node src/load.mjs test/simulated/main.ts SEED 1    one run again
 
 import { expect, it } from 'vitest'

@@ -20,6 +20,8 @@ export const bounds = {
   /** Files of logs that stay open, and files whose length is remembered. */
   openFiles: 1024,
   knownEnds: 32_768,
+  /** Kept for the day the disk is full: more than the views need for what is recorded between two commits. */
+  room: 4 * 1024 * 1024,
   /** A checkpoint is due when the journal's segment has grown so long. */
   segment: 64 * 1024 * 1024,
 }

@@ -1,10 +1,9 @@
 // Room kept on the disk for the day it is full. What was acknowledged must still get into the views then, or nobody could
 // read it: so this room is given up to them, and nothing more is recorded until the disk has as much again.
 
+import { bounds } from '../core/bounds.ts'
 import type { Disk } from './disk.ts'
 
-/** More than the views need for what is recorded between two commits. */
-const BYTES = 4 * 1024 * 1024
 const AGAIN_MS = 250
 
 export class Room {
@@ -35,6 +34,6 @@ export class Room {
   }
 
   #make(): boolean {
-    return this.#disk.keepRoom?.(this.#path, BYTES) ?? true
+    return this.#disk.keepRoom?.(this.#path, bounds.room) ?? true
   }
 }

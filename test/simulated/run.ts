@@ -50,6 +50,7 @@ const small: typeof bounds = {
   filterBits: 2 ** 10,
   openFiles: 2,
   knownEnds: 3,
+  room: 4096,
   segment: 20_000,
 }
 
@@ -240,7 +241,9 @@ function exclusive(records: Any[]): void {
 }
 
 /** Law 7: a rebuild gives the rows that are there. */
-async function rebuilds({ config }: World, life: Life, loop: Loop): Promise<void> {
+async function rebuilds({ config, disk }: World, life: Life, loop: Loop): Promise<void> {
+  // What fails may keep lines from their files, and them only.
+  disk.mend()
   const { recorder, log } = life.sessile as Sessile
   if (
     (await loop.until(
