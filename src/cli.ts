@@ -1,6 +1,6 @@
 // The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
 
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { backupVerb } from './cli/backup.ts'
 import { catVerb } from './cli/cat.ts'
 import { doctorVerb } from './cli/doctor.ts'
@@ -70,8 +70,10 @@ async function main([name, ...args]: string[]): Promise<number> {
     return exit.done
   }
   const config = readConfig()
-  sortIn(dirname(projectionOf(config.home)))
-  return verb.run({ config, ...parse(verb, args) })
+  const called = parse(verb, args)
+  const made = verb.makes?.(called.values)
+  sortIn(made === undefined ? dirname(projectionOf(config.home)) : resolve(made))
+  return verb.run({ config, ...called })
 }
 
 function codeOf(error: unknown): number {
@@ -94,6 +96,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 })
 process.stderr.on('error', () => {})
 
+// Whoever ends without having come to an end has not done it.
+process.exitCode = exit.found
 main(process.argv.slice(2)).then(
   (code) => {
     process.exitCode = code

@@ -308,6 +308,21 @@ describe('a file that cannot be written for a while', () => {
   })
 })
 
+describe('views that many readers find damaged at a time', () => {
+  it('are made anew once', async () => {
+    const told: string[] = []
+    const logger = { warn: (_: object, message: string) => void told.push(message), info: () => {}, error: () => {} }
+    const running = await run(undefined, {}, undefined, { logger: logger as never })
+    const { recorder } = running.sessile
+    const damage = () => Object.assign(new Error('malformed'), { name: 'SqliteError', code: 'SQLITE_CORRUPT' })
+    for (let i = 0; i < 6; i++) expect(recorder.distrust(damage())).toBe(true)
+    await recorder.between(() => {})
+    await eventually(() => running.admin.get('/readyz'), 200)
+    await recorder.between(() => {})
+    expect(told.filter((message) => message === 'the views are back')).toHaveLength(1)
+  })
+})
+
 describe('rebuilds beside the living', () => {
   it('each have a note of their own of what has grown; a check takes none away', async () => {
     const { sessile, admin, home } = await run()
@@ -324,6 +339,18 @@ describe('rebuilds beside the living', () => {
       reason: 'no-rebuild',
     })
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
+  })
+
+  it('forget nothing that has grown where a step of theirs fails', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { beside } = running.sessile.recorder
+    const { session_id } = (await running.admin.start()).body
+    const { rebuild } = await beside.begins()
+    await running.admin.append(session_id, said('one'))
+    disk.fail('ENOSPC')
+    await expect(beside.goesOn(rebuild)).rejects.toThrow()
+    disk.mend()
+    expect((await beside.goesOn(rebuild)).grown).toEqual([`users/ada/sessions/${session_id}`])
   })
 
   it('under load lose nothing, double nothing, and leave heads that the next records follow', async () => {

@@ -7,6 +7,7 @@ import { dirname, join, relative, resolve, sep } from 'node:path'
 import type { Config } from '../config.ts'
 import { Refusal } from '../core/errors.ts'
 import { CrashedShelf } from '../log/crashed.ts'
+import { Held } from '../log/lock.ts'
 import { type Original, Restarted, save, type Told } from '../log/saving.ts'
 import { FileShelf, journalOf } from '../log/shelf.ts'
 import { askHolder, holder, needData } from './reach.ts'
@@ -73,8 +74,8 @@ async function present(config: Config): Promise<Original & { until: string | und
     return { home, shelf, end: (log) => shelf.end(log), misfits: shelf.misfits, until: undefined }
   }
   const { until } = (await askHolder(config, running, 'POST', '/operator/backup.begins', {}).catch((error) => {
-    // Nobody answers: it has just ended.
-    throw error instanceof TypeError ? new Restarted() : error
+    // Nobody answers, or somebody else holds the data now: it has just ended.
+    throw error instanceof Held && holder(config)?.pid !== running.pid ? new Restarted() : error
   })) as { until: string }
   return { home, shelf: new FileShelf(home), until }
 }

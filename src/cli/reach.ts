@@ -27,11 +27,22 @@ const urlOf = ({ url = '' }: Holder, path: string) =>
   new URL(path, url.replace('//0.0.0.0', '//127.0.0.1').replace('//[::]', '//[::1]'))
 
 /** Does the holder say anything at all? A stopped process keeps its address, and takes connections that nobody serves. */
-const answers = ({ patience }: Config, holder: Holder): Promise<boolean> =>
-  fetch(urlOf(holder, '/healthz'), { signal: AbortSignal.timeout(patience) }).then(
+async function answers({ patience }: Config, holder: Holder): Promise<boolean> {
+  const asked = fetch(urlOf(holder, '/healthz'), { signal: AbortSignal.timeout(patience) }).then(
     () => true,
     () => false,
   )
+  return (await within(patience, asked)) ?? false
+}
+
+/** What comes of it within so long, if anything: of a connection that is cut off at once, `fetch` may never hear. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
+  let late: NodeJS.Timeout | undefined
+  const never = new Promise<undefined>((resolve) => {
+    late = setTimeout(() => resolve(undefined), ms)
+  })
+  return Promise.race([work, never]).finally(() => clearTimeout(late))
+}
 
 const LOOK_AGAIN_MS = 100
 
@@ -48,7 +59,8 @@ export async function lockInTheWay(config: Config): Promise<number | undefined> 
     if (!running) return undefined
     if (running.url !== undefined && (await answers(config, running)))
       throw new Held(config.home, running, ' It answers: stop it instead of taking over.')
-    if (running.url !== undefined || performance.now() > until) {
+    // One refused connection is no silence: it may be stopping, or have as many callers as it can take.
+    if (performance.now() > until) {
       say(`Taking over from process ${running.pid}, which does not answer.`)
       return lock
     }
@@ -63,11 +75,15 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
   const silent = () =>
     new Held(config.home, holder, ' It does not answer: wake it or end it, or take over with sessile serve --take-over.')
   if (!(await answers(config, holder))) throw silent()
+  // What is under way keeps no process alive by itself.
+  const awake = setInterval(() => {}, 1000)
   const response = await fetch(urlOf(holder, path), {
     method,
     headers: { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  }).catch(() => Promise.reject(silent()))
+  })
+    .catch(() => Promise.reject(silent()))
+    .finally(() => clearInterval(awake))
   const answer = (await response.json()) as { reason?: string; detail?: string; errors?: Fault[] }
   if (!response.ok)
     throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${response.status}`, answer.errors)

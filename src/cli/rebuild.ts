@@ -90,18 +90,16 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
   const goesOn = () => ask('goes-on', { rebuild }) as Promise<{ mark: Mark; grown: string[] }>
   const views = Views.create(freshOf(live), features)
   const grown = new Set<string>()
-  // Asked now and then, the recorder knows that the rebuild is alive.
-  const asking = setInterval(
-    () =>
-      void goesOn().then(
-        (step) => step.grown.forEach((log) => void grown.add(log)),
-        () => {},
-      ),
-    30_000,
-  )
+  // Asked now and then, the recorder knows that the rebuild is alive. An answer that is lost is lost for good: it names logs.
+  let asked: Promise<void> = Promise.resolve()
+  const asking = setInterval(() => {
+    asked = asked.then(goesOn).then((step) => step.grown.forEach((log) => void grown.add(log)))
+    asked.catch(() => {}) // Heard of below.
+  }, 30_000)
   const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }) }).finally(() =>
     clearInterval(asking),
   )
+  await asked
   let step = await goesOn()
   for (let round = 1; ; round++) {
     for (const log of [...grown, ...step.grown]) catchUp(views, features.events, shelf, log)

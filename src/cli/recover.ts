@@ -20,6 +20,7 @@ export const recoverVerb: Verb = {
   does: 'Salvage a damaged data directory into a new one.',
   usage: 'sessile recover --to NEW_DIR [--from DIR] [--json]',
   options: { from: { type: 'string' }, to: { type: 'string' }, json: { type: 'boolean' } },
+  makes: ({ to }) => text(to),
   async run({ config, values }) {
     const target = text(values.to)
     if (!target) throw new Usage('--to names the new directory')

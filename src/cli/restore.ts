@@ -15,6 +15,7 @@ export const restoreVerb: Verb = {
   usage: 'sessile restore FOLDER [--to HOME] [--at TIME] [--check] [--json]',
   options: { to: { type: 'string' }, at: { type: 'string' }, check: { type: 'boolean' }, json: { type: 'boolean' } },
   words: 1,
+  makes: ({ to }) => text(to),
   async run({ config, values, words: [folder] }) {
     if (folder === undefined) throw new Usage('name the folder of the backup: sessile restore FOLDER')
     if (values.check && (values.to !== undefined || values.at !== undefined))

@@ -30,6 +30,8 @@ export interface Verb {
   options: Options
   /** How many words it takes beside its options: none, unless it says so. */
   words?: number
+  /** The data directory that it makes, where that is not the one that it is called for. */
+  makes?: (values: Values) => string | undefined
   run(on: { config: Config; values: Values; words: string[] }): Promise<number> | number
 }
 

@@ -42,16 +42,19 @@ export class Beside {
   /** Tells a rebuild which logs have grown since it last asked. */
   goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
     return this.#recording.between(() => {
-      const grown = this.#since(token)
-      return { mark: this.#recording.settle(), grown }
+      this.#mustBe(token)
+      // Where this fails, nothing that grew is forgotten.
+      const mark = this.#recording.settle()
+      return { mark, grown: this.#since() }
     })
   }
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
   ends(token: string, adopt: (grown: readonly string[], mark: Mark, live: Views) => Views): Promise<void> {
     return this.#recording.between(() => {
-      const grown = this.#since(token)
+      this.#mustBe(token)
       this.#recording.settle()
+      const grown = this.#since()
       this.#forget()
       this.#recording.replace((mark, live) => adopt(grown, mark, live))
     })
@@ -70,12 +73,14 @@ export class Beside {
     this.#asked = performance.now()
   }
 
-  #since(token: string): string[] {
-    if (token !== this.#token) {
-      throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
-    }
+  #mustBe(token: string): void {
+    if (token === this.#token) return
+    throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
+  }
+
+  #since(): string[] {
     const grown = [...this.#grown]
-    this.#note(token)
+    this.#note(this.#token as string)
     return grown
   }
 

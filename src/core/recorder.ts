@@ -72,9 +72,10 @@ export class Recorder {
         this.#log.settle()
         return this.#mark
       },
-      replace: (adopt) => {
-        this.#deciding.views = adopt(this.#mark, this.#deciding.views)
-      },
+      replace: (adopt) =>
+        this.#tending(() => {
+          this.#deciding.views = adopt(this.#mark, this.#deciding.views)
+        }),
     })
     this.#syncing = new Syncing(
       parts.log,
@@ -273,7 +274,11 @@ export class Recorder {
   /** A reader found the views damaged: they are rebuilt, and reads and writes wait until they are. */
   distrust(error: unknown): boolean {
     if (!isSqlite(error) || !isDamage(error.code)) return false
-    if (!this.#stalled) void this.between(() => this.#viewsFailed(error, []))
+    // Many may have met the same page: when its turn comes, it may have been seen to.
+    const { views } = this
+    void this.between(() => {
+      if (!this.#stalled && this.views === views) this.#viewsFailed(error, [])
+    })
     return true
   }
 
@@ -350,6 +355,7 @@ export class Recorder {
 
   /** Brings what trails the views a step closer to this place in order; returns whether it is there. */
   #trail(upTo: number): boolean {
+    if (this.#stalled) throw this.#stalled
     this.#deciding.views.begin()
     return this.#tending(() => this.#deciding.trailing.step(upTo, this.#log.lsn))
   }

@@ -58,7 +58,9 @@ export class Sessile {
   async ask(query: Query, { input, caller }: { input: unknown; caller: Caller }): Promise<unknown> {
     const checked = check(query.input, input)
     let permitted = false
-    await this.recorder.settled()
+    await this.recorder.settled().catch((error: Error) => {
+      throw this.recorder.stalled === undefined ? error : rebuilding()
+    })
     try {
       const answer = await query.read({
         input: checked,
@@ -98,9 +100,8 @@ export class Sessile {
 
   /** The lines of a log from a place on, or a refusal where they are not what was recorded. */
   lines(log: string, from?: Place): Generator<PlacedLine & Place> {
-    if (from) return soundLines(this.log, log, { from })
     try {
-      return soundLines(this.log, log, { least: this.recorder.views.leastSize(log) })
+      return soundLines(this.log, log, { ...(from ? { from } : {}), least: this.recorder.views.leastSize(log) })
     } catch (error) {
       throw this.recorder.distrust(error) ? rebuilding() : error
     }

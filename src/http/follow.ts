@@ -7,6 +7,7 @@ import type { Slice } from '../core/query.ts'
 import { scan } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { beginningOf, type Place } from '../core/sound.ts'
+import { whenOver } from './connections.ts'
 import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
@@ -59,7 +60,7 @@ export class Followers {
     }
     const follower = new Follower(this, sessile, slice, outgoing)
     this.#open.add(follower)
-    outgoing.on('close', () => this.#left(follower))
+    whenOver(outgoing, () => this.#left(follower))
     follower.pump()
   }
 
@@ -245,7 +246,8 @@ class Follower {
   }
 
   drop(): void {
-    this.#outgoing.destroy()
+    // Where others stand before it on its connection, it has none of its own to end.
+    this.#outgoing.req.socket.destroy()
   }
 
   #endWith(data: string): void {

@@ -17,6 +17,7 @@ import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { readJson } from './body.ts'
 import { Burden, type Hold } from './burden.ts'
+import { whenOver } from './connections.ts'
 import { Followers } from './follow.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
@@ -186,10 +187,12 @@ export class Door {
       ...headers,
       ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
     }
+    // What comes with a question is read by nobody.
+    if (!TAKES_BODY.has(incoming.method ?? '') && hasBody(incoming)) Object.assign(all, CLOSE)
     const { outgoing } = c.env as { outgoing: ServerResponse }
     if (typeof body !== 'function' || incoming.method === 'HEAD') {
       const whole = typeof body === 'function' ? '' : body
-      this.#untilTaken(outgoing, asked.hold, whole)
+      this.#untilTaken(asked, outgoing, whole)
       return new Response(whole, { status, headers: all })
     }
     asked.hold.keep(0)
@@ -199,12 +202,14 @@ export class Door {
   }
 
   /** A long answer is held until it has been taken; whoever takes nothing of it for as long as there is patience is cut off. */
-  #untilTaken(outgoing: ServerResponse, hold: Hold, body: string | ReadableStream<Uint8Array>): void {
-    const length = typeof body === 'string' ? body.length : LONG
-    hold.keep(length < LONG || outgoing.destroyed ? 0 : length)
-    if (length < LONG || outgoing.destroyed) return
+  #untilTaken({ hold }: Asked, outgoing: ServerResponse, body: string | ReadableStream<Uint8Array>): void {
+    // Of a stream there is one piece at a time, and what waits of its lines is counted where they are read.
+    const length = typeof body === 'string' ? body.length : 0
+    const long = typeof body !== 'string' || length >= LONG
+    hold.keep(long && !outgoing.destroyed ? length : 0)
+    if (!long || outgoing.destroyed) return
     const { patience } = this.#parts
-    outgoing.on('close', () => hold.keep(0))
+    whenOver(outgoing, () => hold.keep(0))
     outgoing.setTimeout(patience)
     outgoing.on('timeout', (socket: Socket) => {
       // Nothing waits for a caller who is still sending, or whom nothing has been sent.
@@ -264,7 +269,7 @@ export class Door {
     }
     if (incoming.headers.accept?.includes(NDJSON))
       return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
-    return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer) }
+    return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer, hold) }
   }
 
   #refuse(asked: Asked, error: unknown): Given {
@@ -310,6 +315,7 @@ const json = (value: unknown, status: number = success.done): Given => ({
 })
 
 const CLOSE = { connection: 'close' }
+const TAKES_BODY = new Set(['POST', 'PUT', 'PATCH'])
 
 const hasBody = ({ headers }: IncomingMessage) =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'

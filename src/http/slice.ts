@@ -3,13 +3,15 @@
 import type { Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { turn } from '../core/turn.ts'
+import type { Hold } from './burden.ts'
 
 const AT_ONCE = 64 * 1024
 /** A page is no longer than this and one record, whatever its limit. */
 const MOST_IN_PAGE = 4 * 1024 * 1024
 const SLICE_MS = 5
 
-export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice): Promise<string> {
+/** What is gathered is held by `hold`, so that pages which nobody takes do not take all memory. */
+export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice, hold: Hold): Promise<string> {
   const records: string[] = []
   let length = 0
   let last: number | null = null
@@ -20,6 +22,7 @@ export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice
     const text = JSON.stringify(record)
     records.push(text)
     length += text.length
+    hold.take(text.length)
     last = record.seq
     if (performance.now() > until) {
       await turn()

@@ -360,13 +360,12 @@ export class Copies {
   }
 
   async #syncFile(log: string): Promise<void> {
-    if (this.#damaged.has(log)) return // Its lines were set aside, and synced there.
     let fd: number
     try {
       fd = this.#disk.open(fileOf(this.#home, log), false)
     } catch (error) {
       if (!isMisplaced(error)) throw error
-      this.#harmed(log, unwritable(error))
+      if (!this.#damaged.has(log)) this.#harmed(log, unwritable(error))
       return
     }
     try {

@@ -115,7 +115,8 @@ class Saving {
         if (this.#asked.stillSo?.() === false) throw new Restarted()
       })
     } catch (error) {
-      this.#mirror.undo()
+      // After a failed sync only the next opening, which reads the disk, may settle it: it is still said to be under way.
+      if (!(error instanceof SyncFailed)) this.#mirror.undo()
       throw error
     }
     const files = [...this.#files.values()]
