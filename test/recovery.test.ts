@@ -262,6 +262,38 @@ describe('the views', () => {
     expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 1, out: expect.stringContaining('1 of them are damaged') })
   })
 
+  it('come back without that one alone: what others have ended stays, whoever is active now', async () => {
+    const running = await run()
+    const whole = (user_id: string) => running.admin.start({ user_id }).then(({ body }) => body.session_id as string)
+    for (let i = 0; i < 2; i++) await running.admin.end({ session_id: await whole('ada') })
+    await whole('ada')
+    const lost = await whole('bob')
+    await running.admin.end({ user_id: 'bob', session_id: lost })
+    const bobs = await whole('bob')
+    await running.stop()
+    const file = sessionFile(running.home, lost, 'bob')
+    truncateSync(file, readFileSync(file).indexOf(10) + 1)
+    rmSync(projectionOf(running.home))
+    const again = await run(running.home)
+    const numbers = async (user: string) =>
+      (await again.admin.get(`/api/v1/users/${user}/sessions`)).body.sessions.map((row: Json) => [row.session_number, row.status])
+    const found = async () => [await numbers('ada'), await numbers('bob')]
+    const expected = [
+      [
+        [3, 'active'],
+        [2, 'closed'],
+        [1, 'closed'],
+      ],
+      [[2, 'active']],
+    ]
+    expect(await found()).toEqual(expected)
+    expect((await again.admin.append(bobs, said('more', { user_id: 'bob' }))).status).toBe(201)
+    // Also beside a recorder.
+    expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 1, out: expect.stringContaining('1 of them are damaged') })
+    expect(await found()).toEqual(expected)
+    expect((await cli(running.home, ['rebuild', '--check'])).out).toContain('A rebuild gives the same rows')
+  })
+
   it('come back when they are damaged while they are in use', async () => {
     const home = makeHome()
     const apart = await serveApart(home)

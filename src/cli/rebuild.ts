@@ -6,7 +6,7 @@ import { constants, setPriority } from 'node:os'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
-import { catchUp, contradicts, fill, follow, newestFirst, type Progress, takingTurns } from '../core/fold.ts'
+import { agreeing, catchUp, fill, follow, type Progress, takingTurns } from '../core/fold.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
@@ -48,17 +48,18 @@ const MOST_ROUNDS = 20
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
   const running = holder(config)
-  return running ? rebuildBeside(config, live, running) : rebuildAlone(config)
+  return running ? agreeing((without) => rebuildBeside(config, live, running, without)) : rebuildAlone(config)
 }
 
 /** Nobody holds the data: this process does, for as long as it takes. */
 export async function rebuildAlone(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
   const log = openLog({ config })
-  const make = async (shelf: Shelf, guarded: boolean) => {
-    const views = Views.create(freshOf(live), features, guarded)
+  const make = async (without: ReadonlySet<string>) => {
+    const views = Views.create(freshOf(live), features)
     try {
-      const { latest, ...done } = await filled(views, live, { shelf, settled: true })
+      const shelf = new FileShelf(config.home, { reuse: true })
+      const { latest, ...done } = await filled(views, live, { shelf, settled: true, without })
       views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
       return done
     } catch (error) {
@@ -67,11 +68,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
     }
   }
   try {
-    const shelf = new FileShelf(config.home, { reuse: true })
-    const done = await make(shelf, false).catch((error: unknown) => {
-      if (!contradicts(error)) throw error
-      return make(newestFirst(shelf), true)
-    })
+    const done = await agreeing(make)
     log.assertOurs()
     Views.replace(live, freshOf(live))
     return done
@@ -81,7 +78,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
 }
 
 /** A recorder is at work: it tells which logs grow, and takes over when few are left. */
-async function rebuildBeside(config: Config, live: string, running: Holder): Promise<Done> {
+async function rebuildBeside(config: Config, live: string, running: Holder, without: ReadonlySet<string>): Promise<Done> {
   // Whoever is recording goes first.
   setPriority(constants.priority.PRIORITY_LOW)
   const shelf = new FileShelf(config.home)
@@ -96,8 +93,8 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
     asked = asked.then(goesOn).then((step) => step.grown.forEach((log) => void grown.add(log)))
     asked.catch(() => {}) // Heard of below.
   }, 30_000)
-  const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }) }).finally(() =>
-    clearInterval(asking),
+  const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }), without }).finally(
+    () => clearInterval(asking),
   )
   await asked
   let step = await goesOn()
@@ -117,7 +114,7 @@ async function rebuildBeside(config: Config, live: string, running: Holder): Pro
 async function filled(
   views: Views,
   live: string,
-  from: { shelf: Shelf; settled?: boolean; until?: (log: string) => number },
+  from: { shelf: Shelf; settled?: boolean; without?: ReadonlySet<string>; until?: (log: string) => number },
 ): Promise<Done & { latest: number }> {
   const began = performance.now()
   const damaged: string[] = []
@@ -174,8 +171,12 @@ async function check(config: Config): Promise<Done> {
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, moment) ? 0 : Number.POSITIVE_INFINITY)
-    const views = Views.create(scratch, features)
-    const { latest: _, ...done } = await filled(views, live, { shelf, until })
+    const { views, ...done } = await agreeing(async (without) => {
+      const views = Views.create(scratch, features)
+      const { latest: _, ...done } = await filled(views, live, { shelf, until, without })
+      views.mustAgree()
+      return { views, ...done }
+    })
     views.flushNames()
     views.commit({ journal: '', lsn: 0, timestamp: 0 })
     const different = compare(digestsOf(seen, features.views), views.digests())

@@ -10,7 +10,7 @@ import { check, genesis, hashIn } from './seal.ts'
 import { statedHash } from './sound.ts'
 import { isFull, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
-import { type Mark, Views } from './views.ts'
+import { Contradiction, type Mark, Views } from './views.ts'
 
 /** Folds one line. An erased one changes no row. */
 function foldLine(views: Views, events: Events, { bytes }: PlacedLine): void {
@@ -149,12 +149,15 @@ export function* fill(
     events,
     shelf,
     settled = false,
+    without = NONE,
     until = () => Number.POSITIVE_INFINITY,
     wrong = () => {},
   }: {
     events: Events
     shelf: Shelf
     settled?: boolean
+    /** The last names of logs that are left out, because they contradict newer ones. */
+    without?: ReadonlySet<string>
     until?: (log: string) => number
     /** `folded`: how many bytes of the log were folded before that. */
     wrong?: (log: string, why: string, folded: number) => void
@@ -164,7 +167,9 @@ export function* fill(
   let told = 0
   views.begin()
   for (const log of shelf.names()) {
-    const folded = foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
+    const folded = without.has(lastName(log))
+      ? { head: undefined, wrong: 'it contradicts a newer log: what came between them is lost' }
+      : foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
     if (folded.wrong !== undefined) {
       views.noteDamage(log, folded.wrong)
       wrong(log, folded.wrong, folded.head?.size ?? 0)
@@ -248,10 +253,12 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   const began = Date.now()
   log.settle()
   const wrong = (name: string, why: string) => report('a log is damaged', { log: lastName(name), why })
-  const make = async (shelf: Shelf, guarded: boolean) => {
-    const views = Views.create(fresh, gathered, guarded)
+  const make = async (without: ReadonlySet<string>) => {
+    const views = Views.create(fresh, gathered)
     try {
-      const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf, settled: true, wrong }))
+      const { latest, ...done } = await takingTurns(
+        fill(views, { events: gathered.events, shelf: log, settled: true, without, wrong }),
+      )
       views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
       return done
     } catch (error) {
@@ -259,25 +266,23 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
       throw error
     }
   }
-  const done = await make(log, false).catch((error: Error) => {
-    if (!contradicts(error)) throw error
-    report('two logs contradict each other: the older one is left out of the views', { why: error.message })
-    return make(newestFirst(log), true)
-  })
+  const done = await agreeing(make)
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
   log.assertOurs()
   Views.replace(file, fresh)
   return reopen(file, gathered)
 }
 
-/** Each log is whole, and the rows of two of them cannot stand together: what made room for the second is lost. */
-export const contradicts = (error: unknown) => isSqlite(error) && error.code.startsWith('SQLITE_CONSTRAINT')
+const contradicts = (error: unknown) => isSqlite(error) && error.code.startsWith('SQLITE_CONSTRAINT')
 
-/** Of two logs that contradict each other, the one that is folded first is kept: the newer, so that no number is given twice. */
-export const newestFirst = (shelf: Shelf): Shelf => ({
-  names: () => [...shelf.names()].reverse(),
-  read: (log, offset, length) => shelf.read(log, offset, length),
-})
+const NONE: ReadonlySet<string> = new Set()
+
+/** Makes views; where logs contradict each other once more, without the older ones: so no number is given twice. */
+export const agreeing = <T>(make: (without: ReadonlySet<string>) => Promise<T>): Promise<T> =>
+  make(NONE).catch((error: unknown) => {
+    if (error instanceof Contradiction) return make(error.older)
+    throw error
+  })
 
 /** Runs a long piece of work while others get their turn; tells how far it is, where somebody asks. */
 export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: P) => void = () => {}): Promise<R> {

@@ -22,6 +22,16 @@ const CACHE = 'PRAGMA cache_size = -16384'
 /** What views are made by. */
 type Made = Pick<Gathered, 'views' | 'code'>
 
+/** Each log is whole, and the rows of some cannot stand together: what came between them is lost. */
+export class Contradiction extends Error {
+  /** The last names of the logs that would have to be left out. */
+  readonly older: ReadonlySet<string>
+  constructor(older: ReadonlySet<string>) {
+    super(`logs contradict newer ones: ${[...older].slice(0, 10).join(', ')}`)
+    this.older = older
+  }
+}
+
 /** How far the views have come. */
 export interface Mark {
   journal: string
@@ -107,7 +117,8 @@ export class Views {
       remove(`${file}-journal`)
       return new Tables(file)
     })
-    tables.db.exec('PRAGMA journal_mode = OFF')
+    // In memory, and not off: a log that cannot be folded is undone.
+    tables.db.exec('PRAGMA journal_mode = MEMORY')
     tables.db.exec('PRAGMA synchronous = OFF')
     tables.db.exec(CACHE)
     tables.db.exec(ownTables + made.views.map(tableOf).join(''))
@@ -118,7 +129,12 @@ export class Views {
 
   /** Ends a rebuild: indexes, the mark, a sync. After this the file is complete and can be put in place. */
   finish(mark: Mark): void {
-    this.#index()
+    try {
+      this.#index()
+    } catch (error) {
+      this.mustAgree()
+      throw error
+    }
     this.begin()
     this.#transaction.write()
     this.#writer.note('fingerprint', fingerprint(this.#made))
@@ -126,6 +142,23 @@ export class Views {
     this.#commitWithNames(mark)
     this.close()
     syncPath(this.file)
+  }
+
+  /** Refuses rows that cannot stand together: of those that a guard would have to choose between, it keeps the newest. */
+  mustAgree(): void {
+    const older = new Set<string>()
+    for (const { name, key, indexes } of this.#made.views) {
+      for (const index of indexes) {
+        const [, columns, where = 'TRUE'] = /^UNIQUE \(([^)]{1,200})\)(?: WHERE (.{1,200}))?$/.exec(index) ?? []
+        if (columns === undefined || key.length !== 1) continue
+        const newest = `SELECT max(${key[0]}) FROM ${name} WHERE ${where} GROUP BY ${columns}`
+        const others = this.#writer.sql(`SELECT ${key[0]} FROM ${name} WHERE ${where} AND ${key[0]} NOT IN (${newest})`)
+        for (const own of others.pluck().all() as string[]) older.add(own)
+      }
+    }
+    if (older.size === 0) return
+    this.close()
+    throw new Contradiction(older)
   }
 
   #index(): void {
