@@ -75,7 +75,7 @@ export async function* aboutHolder(home: string, running: Holder | undefined): A
     check: 'holder',
     level: 'wrong',
     what: `${who}, serves on ${running.url}, and ${trouble}.`,
-    do: `It may be stopped (kill -CONT ${running.pid} lets it go on), overloaded, or waiting for a disk. Only when it has ended can another one start.`,
+    do: `It may be stopped (kill -CONT ${running.pid} lets it go on), overloaded, or waiting for a disk. Another one can start when it has ended, or takes over from one that does not answer.`,
   }
 }
 
