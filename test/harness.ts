@@ -10,6 +10,9 @@ import { afterEach, expect } from 'vitest'
 import { type Opening, type Serving, serve } from '../src/app.ts'
 import type { Config } from '../src/config.ts'
 import { type Source, systemSource } from '../src/core/ids.ts'
+import { ADMIN, configOf } from './config.ts'
+
+export { ADMIN, configOf }
 
 const clean: (() => Promise<void> | void)[] = []
 afterEach(async () => {
@@ -24,20 +27,6 @@ export function makeHome(): string {
   later(() => rmSync(home, { recursive: true, force: true }))
   return home
 }
-
-export const ADMIN = 'an-admin-key-of-thirty-two-letters-or-more'
-
-export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
-  home,
-  host: '127.0.0.1',
-  port: 0,
-  adminKey: ADMIN,
-  patience: 30_000,
-  logLevel: 'silent',
-  settings: { idle: {}, longest: {} },
-  colour: false,
-  ...more,
-})
 
 /** A clock that stands still until it is moved: set, while no time passes, or left to go on as time passes. */
 export function clockAt(time: string): Source & { move: (seconds: number) => void; pass: (seconds: number) => void } {

@@ -15,6 +15,7 @@ import { features } from '../../src/features/index.ts'
 import { type Kind, kinds } from '../../src/features/kinds.ts'
 import { projectionOf } from '../../src/log/shelf.ts'
 import { Chance } from '../chance.ts'
+import { configOf } from '../config.ts'
 import { SimulatedDisk } from './disk.ts'
 import { Broken, Ledger } from './ledger.ts'
 import { Life, type World } from './life.ts'
@@ -61,16 +62,7 @@ export async function simulate(seed: number, lives = 6): Promise<Outcome> {
   const kept = join(home, 'hardened')
   const disk = new SimulatedDisk(chance, new Loop(chance))
   const world: World = {
-    config: {
-      home,
-      host: '127.0.0.1',
-      port: 0,
-      adminKey: undefined,
-      patience: 30_000,
-      logLevel: 'silent',
-      settings: { idle: {}, longest: {} },
-      colour: false,
-    },
+    config: configOf(home, { adminKey: undefined }),
     disk,
     chance,
     ledger: new Ledger(),

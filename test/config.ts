@@ -1,0 +1,17 @@
+// A configuration for a data directory, for whoever opens one without a command line.
+
+import type { Config } from '../src/config.ts'
+
+export const ADMIN = 'an-admin-key-of-thirty-two-letters-or-more'
+
+export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
+  home,
+  host: '127.0.0.1',
+  port: 0,
+  adminKey: ADMIN,
+  patience: 30_000,
+  logLevel: 'silent',
+  settings: { idle: {}, longest: {} },
+  colour: false,
+  ...more,
+})
