@@ -8,6 +8,7 @@ import { type Holder, holderOf, lockDamage } from '../log/lock.ts'
 import { journalOf, logsOf, projectionOf } from '../log/shelf.ts'
 import type { Quarantined, SiftedJournal } from '../log/sift.ts'
 import { count } from './looking.ts'
+import { urlOf } from './reach.ts'
 
 export interface Found {
   check:
@@ -81,8 +82,7 @@ export async function* aboutHolder(home: string, running: Holder | undefined): A
 
 /** What is wrong with how it answers. */
 async function askedHow(url: string): Promise<string | undefined> {
-  const reachable = url.replace('//0.0.0.0', '//127.0.0.1').replace('//[::]', '//[::1]')
-  const asked = fetch(new URL('/readyz', reachable), { signal: AbortSignal.timeout(PATIENCE_MS) })
+  const asked = fetch(urlOf({ url }, '/readyz'), { signal: AbortSignal.timeout(PATIENCE_MS) })
   try {
     const response = await asked
     if (response.ok) return undefined

@@ -23,25 +23,21 @@ export function holder(config: Config): Holder | undefined {
   return isHeld(journal) ? (holderOf(journal) ?? { pid: 0, since: '' }) : undefined
 }
 
-const urlOf = ({ url = '' }: Holder, path: string) =>
+/** A holder that listens everywhere is asked here. */
+export const urlOf = ({ url = '' }: Pick<Holder, 'url'>, path: string) =>
   new URL(path, url.replace('//0.0.0.0', '//127.0.0.1').replace('//[::]', '//[::1]'))
 
 /** Does the holder say anything at all? A stopped process keeps its address, and takes connections that nobody serves. */
 async function answers({ patience }: Config, holder: Holder): Promise<boolean> {
-  const asked = fetch(urlOf(holder, '/healthz'), { signal: AbortSignal.timeout(patience) }).then(
-    () => true,
-    () => false,
-  )
-  return (await within(patience, asked)) ?? false
-}
-
-/** What comes of it within so long, if anything: of a connection that is cut off at once, `fetch` may never hear. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  let late: NodeJS.Timeout | undefined
-  const never = new Promise<undefined>((resolve) => {
-    late = setTimeout(() => resolve(undefined), ms)
-  })
-  return Promise.race([work, never]).finally(() => clearTimeout(late))
+  const giveUp = new AbortController()
+  // Not the timer of a signal: it keeps no process alive, and of a connection that is cut off at once `fetch` may never hear.
+  const late = setTimeout(() => giveUp.abort(), patience)
+  return fetch(urlOf(holder, '/healthz'), { signal: giveUp.signal })
+    .then(
+      () => true,
+      () => false,
+    )
+    .finally(() => clearTimeout(late))
 }
 
 const LOOK_AGAIN_MS = 100

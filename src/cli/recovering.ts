@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Assembled, assemble, type Left, type Piece } from '../core/assemble.ts'
+import { type Assembled, assemble, type Left, linesIn, type Piece } from '../core/assemble.ts'
 import { assert } from '../core/errors.ts'
 import { accountLog, linesOf, type Shelf, sessionLog } from '../core/log.ts'
 import { type Envelope, scan } from '../core/record.ts'
@@ -35,13 +35,13 @@ export interface Source {
 
 export function sourceOf(home: string, views: Glimpse | { why: string }): Source {
   const inventory = inventoryOf(home)
-  const journal = siftJournal(journalOf(home), acknowledgedIn(views))
+  const mark = acknowledgedIn(views)
+  const journal = siftJournal(journalOf(home), mark)
   const joined = new Joined(
     home,
     inventory.logs,
     journal.segments.flatMap(({ lines }) => lines),
   )
-  const mark = acknowledgedIn(views)
   const own = journal.segments.find(({ header }) => header)?.header?.journal
   // Places in order mean something within one journal only.
   const { trailing, lsn } = mark && (own ?? mark.journal) === mark.journal ? mark : { trailing: 0, lsn: -1 }
@@ -53,8 +53,11 @@ function piecesIn({ segments, quarantine }: SiftedJournal): Map<string, Piece[]>
   const pieces = new Map<string, Piece[]>()
   const add = (log: string, bytes: Buffer, from: string) =>
     pieces.set(log, [...(pieces.get(log) ?? []), { bytes, from, doubtful: true }])
-  for (const aside of quarantine)
-    if (aside.is === 'lines') for (const bytes of wholeLines(readFileSync(aside.path))) add(aside.log, bytes, aside.path)
+  for (const aside of quarantine) {
+    if (aside.is !== 'lines') continue
+    const text = readFileSync(aside.path)
+    for (const [from, to] of linesIn(text)) add(aside.log, text.subarray(from, to - 1), aside.path)
+  }
   for (const { path, strays } of segments) {
     for (const stray of strays) {
       const bytes = stray.bytes.subarray(0, -1)
@@ -64,14 +67,6 @@ function piecesIn({ segments, quarantine }: SiftedJournal): Map<string, Piece[]>
     }
   }
   return pieces
-}
-
-function* wholeLines(bytes: Buffer): Generator<Buffer> {
-  let from = 0
-  for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, from)) {
-    yield bytes.subarray(from, end)
-    from = end + 1
-  }
 }
 
 /** The log that a record is of, by what it says. */

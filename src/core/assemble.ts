@@ -53,7 +53,7 @@ export function assemble(contract: Contract, log: string, text: Buffer, pieces: 
     const seq = seqOf(candidate.bytes)
     if (seq !== undefined) bySeq.set(seq, [...(bySeq.get(seq) ?? []), candidate])
   }
-  for (const [from, to] of linesIn(text, 0)) offer({ bytes: text.subarray(from, to - 1), piece: undefined, from, to })
+  for (const [from, to] of linesIn(text)) offer({ bytes: text.subarray(from, to - 1), piece: undefined, from, to })
   for (const piece of pieces) offer({ bytes: piece.bytes, piece, from: 0, to: 0 })
 
   const taken: Candidate[] = []
@@ -134,8 +134,8 @@ function seqOf(line: Buffer): number | undefined {
   return isErased(value) ? value.seq : undefined
 }
 
-/** Where each line begins, and where it ends with its newline; the last may have none. */
-function* linesIn(text: Buffer, start: number): Generator<[from: number, to: number]> {
+/** Where each line begins, and where it ends with its newline; an unfinished last one is left out. */
+export function* linesIn(text: Buffer, start = 0): Generator<[from: number, to: number]> {
   let from = start
   for (let end = text.indexOf(10, from); end >= 0; end = text.indexOf(10, from)) {
     yield [from, end + 1]

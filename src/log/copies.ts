@@ -4,6 +4,7 @@
 import { dirname, join } from 'node:path'
 import { bounds } from '../core/bounds.ts'
 import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
+import { asideIn, asideName } from './aside.ts'
 import { codeOf, type Disk, each, isOutOfDescriptors, readAll, withFile, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
@@ -68,8 +69,8 @@ export class Copies {
     this.#files = files
     this.#report = report
     for (const name of disk.list(this.#quarantine)) {
-      const [, log] = /^(.*)@\d+\.lines$/.exec(name) ?? []
-      if (log !== undefined) this.#damaged.set(log.replaceAll('~', '/'), 'it was found damaged at an earlier start')
+      const aside = asideIn(name)
+      if (aside) this.#damaged.set(aside.log, 'it was found damaged at an earlier start')
     }
   }
 
@@ -334,7 +335,7 @@ export class Copies {
   /** Under a name that tells log and offset, so that doing it again changes nothing. */
   #setAside(log: string, offset: number, bytes: Buffer): void {
     this.#disk.makeFolder(this.#quarantine)
-    withFile(this.#disk, join(this.#quarantine, `${log.replaceAll('/', '~')}@${offset}.lines`), true, (fd) => {
+    withFile(this.#disk, join(this.#quarantine, asideName(log, offset)), true, (fd) => {
       writeAll(this.#disk, fd, bytes, 0)
       this.#disk.syncNow(fd)
     })

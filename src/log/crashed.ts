@@ -3,6 +3,7 @@
 
 import { lstatSync } from 'node:fs'
 import type { Shelf } from '../core/log.ts'
+import { asideName } from './aside.ts'
 import { firstForeign } from './copies.ts'
 import { readingDisk, withFile } from './disk.ts'
 import { surviving } from './journal.ts'
@@ -28,7 +29,7 @@ export class CrashedShelf implements Shelf {
     for (const [log, { offset, pieces }] of own) {
       const bytes = Buffer.concat(pieces)
       if (this.#fits(fileOf(home, log), log, offset, bytes)) this.#pending.set(log, { offset, bytes })
-      else this.misfits.set(`${log.replaceAll('/', '~')}@${offset}.lines`, bytes)
+      else this.misfits.set(asideName(log, offset), bytes)
     }
   }
 

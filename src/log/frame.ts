@@ -29,6 +29,11 @@ export interface Header {
   copied: number
 }
 
+/** The file of a segment; in the order of their names, segments are in their own. */
+export const nameOf = ({ epoch, number }: Header) => `${String(epoch).padStart(8, '0')}-${String(number).padStart(6, '0')}.wal`
+
+export const isSegment = (name: string) => /^\d{8}-\d{6}\.wal$/.test(name)
+
 export function printHeader({ epoch, number, first, journal, segment, copied }: Header): Buffer {
   const bytes = Buffer.alloc(HEADER)
   MAGIC.copy(bytes, 0)

@@ -21,7 +21,9 @@ import {
   type Frames,
   HEADER,
   type Header,
+  isSegment,
   lengthOf,
+  nameOf,
   type Printed,
   printFrames,
   printHeader,
@@ -205,13 +207,11 @@ export class Journal {
 
 export const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
 
-const nameOf = ({ epoch, number }: Header) => `${String(epoch).padStart(8, '0')}-${String(number).padStart(6, '0')}.wal`
-
 /** The segments of the highest epoch in order, and the paths of what an interrupted start or checkpoint left lying. */
 function find(disk: Disk, folder: string): { segments: Segment[]; stale: string[] } {
   const names = disk.list(folder)
   const stale = names.filter((name) => name.endsWith('.wal.new')).map((name) => join(folder, name))
-  const wals = names.filter((name) => /^\d{8}-\d{6}\.wal$/.test(name))
+  const wals = names.filter(isSegment)
   const epoch = wals.at(-1)?.slice(0, 8)
   for (const name of wals) if (name.slice(0, 8) !== epoch) stale.push(join(folder, name))
   const segments = wals

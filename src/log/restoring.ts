@@ -4,14 +4,14 @@
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
-import { CHUNK, linesOf } from '../core/log.ts'
+import { linesOf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { gathering, hardened } from './bulk.ts'
 import { codeOf, type Disk, realDisk, removeTree, withFile } from './disk.ts'
 import { isFull } from './journal.ts'
 import { logIn, notWhole, type Saved } from './manifest.ts'
 import type { Backup } from './saved.ts'
-import { logsOf, readPart } from './shelf.ts'
+import { logsOf, partsOf } from './shelf.ts'
 
 const ASIDE = '.restoring'
 
@@ -62,8 +62,7 @@ export class Restoring {
   #copy(backup: Backup, { name, bytes: length, sha256 }: Saved, done: Restored): void {
     const sha = createHash('sha256')
     this.#writing(name, (write) => {
-      for (let at = 0; at < length; at += CHUNK) {
-        const bytes = readPart(backup.pathOf(name), at, Math.min(CHUNK, length - at))
+      for (const bytes of partsOf(backup.pathOf(name), length)) {
         sha.update(bytes)
         write(bytes)
       }

@@ -5,11 +5,11 @@ import { createHash, type Hash } from 'node:crypto'
 import { existsSync, lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
-import { CHUNK, linesOf, type Shelf } from '../core/log.ts'
+import { linesOf, type Shelf } from '../core/log.ts'
 import { check, genesis, hashIn } from '../core/seal.ts'
 import { isHeld } from './lock.ts'
 import { logIn, type Manifest, readManifest, replacedOf, type Saved } from './manifest.ts'
-import { readPart } from './shelf.ts'
+import { partsOf, readPart } from './shelf.ts'
 
 /** While it lies there, files may be longer than the manifest says, and there may be more of them: they do not count. */
 export const underWayOf = (to: string) => join(to, 'under-way')
@@ -94,7 +94,7 @@ export class Backup implements Shelf {
     const sha = createHash('sha256')
     const log = logIn(file.name)
     if (log === undefined) {
-      for (let at = 0; at < file.bytes; at += CHUNK) sha.update(readPart(path, at, Math.min(CHUNK, file.bytes - at)))
+      for (const bytes of partsOf(path, file.bytes)) sha.update(bytes)
       return sha.digest('hex') === file.sha256 ? undefined : 'its SHA-256 is not that of what was saved'
     }
     const chain = chained(this, log, sha)
@@ -106,15 +106,24 @@ export class Backup implements Shelf {
   }
 }
 
+/** What is read of a log, to a digest on the way. */
+export const hashing = (sha: Hash, read: Shelf['read']): Shelf => ({
+  names: () => [],
+  read: (...part) => {
+    const bytes = read(...part)
+    sha.update(bytes)
+    return bytes
+  },
+})
+
 /** The seals of a whole log, and its bytes to a digest on the way. */
 function chained(shelf: Shelf, log: string, sha: Hash): Chain {
   const chain = new Chain(log)
-  const read: Shelf['read'] = (...part) => {
-    const bytes = shelf.read(...part)
-    sha.update(bytes)
-    return bytes
-  }
-  for (const { bytes } of linesOf({ names: () => [], read }, log)) chain.take(bytes)
+  for (const { bytes } of linesOf(
+    hashing(sha, (...part) => shelf.read(...part)),
+    log,
+  ))
+    chain.take(bytes)
   return chain
 }
 

@@ -10,7 +10,7 @@
 // or an earlier one, in whatever order and however long that takes. The records of a command share one time, so that no
 // command is saved in part.
 
-import { createHash, type Hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
@@ -21,7 +21,7 @@ import { codeOf, realDisk } from './disk.ts'
 import { isFull } from './journal.ts'
 import { isBelow, notWhole, type Saved } from './manifest.ts'
 import { Mirror } from './mirror.ts'
-import { besidesIn, Chain, isAside } from './saved.ts'
+import { besidesIn, Chain, hashing, isAside } from './saved.ts'
 import { readPart } from './shelf.ts'
 
 /** What is to be saved. */
@@ -166,7 +166,7 @@ class Saving {
   /** What a log has become since it was saved: the same so far, the same with lines erased, or what else. */
   #compare({ name, bytes: length, lines, sha256 }: Saved, log: string): 'the same' | 'erased' | string {
     const [sha, path] = [createHash('sha256'), join(this.#mirror.to, name)]
-    const saved: Shelf = { names: () => [], read: (_, ...part) => hashed(sha, readPart(path, ...part)) }
+    const saved = hashing(sha, (_, ...part) => readPart(path, ...part))
     const present = linesOf(this.#shelf, log)
     let [hash, number, became] = [genesis(log), 0, 'the same']
     for (const { bytes } of linesOf(saved, log, 0, length)) {
@@ -281,7 +281,7 @@ class Saving {
 
   #putAgain(before: Saved, pieces: () => Iterable<Buffer>, seen?: string): void {
     const sha = createHash('sha256')
-    for (const piece of pieces()) hashed(sha, piece)
+    for (const piece of pieces()) sha.update(piece)
     if (sha.digest('hex') === before.sha256) this.#keep(seen === undefined ? before : { ...before, seen })
     else if (isAside(before.name)) this.#put(before.name, pieces(), seen, 'replaced')
     else {
@@ -354,11 +354,6 @@ interface Look {
 }
 
 const NEWLINE = Buffer.from('\n')
-
-function hashed(sha: Hash, bytes: Buffer): Buffer {
-  sha.update(bytes)
-  return bytes
-}
 
 /** The original cannot be read at some place: that is its trouble, and no reason to save nothing. */
 class Unreadable extends Error {}

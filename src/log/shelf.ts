@@ -91,6 +91,11 @@ export class FileShelf implements Shelf {
   }
 }
 
+/** The first so many bytes of any file, some at a time. */
+export function* partsOf(path: string, length: number): Generator<Buffer> {
+  for (let at = 0; at < length; at += CHUNK) yield readPart(path, at, Math.min(CHUNK, length - at))
+}
+
 /** A part of any file; fewer bytes at its end. */
 export function readPart(path: string, offset: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(0, length))

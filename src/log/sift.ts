@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import type { JournalLine } from '../core/log.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import { readAnyway } from './anyway.ts'
+import { asideIn } from './aside.ts'
 import { codeOf } from './disk.ts'
-import { type Frame, HEADER, type Header, lastByte, marks, readFrame, readHeader, seedOf } from './frame.ts'
+import { type Frame, HEADER, type Header, isSegment, lastByte, marks, nameOf, readFrame, readHeader, seedOf } from './frame.ts'
 
 /** A part of a file. */
 export interface Span {
@@ -68,7 +69,6 @@ export interface SiftedJournal {
   quarantine: Quarantined[]
 }
 
-const SEGMENT = /^\d{8}-\d{6}\.wal$/
 const NAMED = /^(?:users|accounts|audit)\/[A-Za-z0-9._/-]+$/
 /** How often a journal is read again whose files go while it is read. */
 const MOST_TRIES = 5
@@ -87,11 +87,11 @@ export function siftJournal(folder: string, acknowledged?: Acknowledged): Sifted
 
 function siftOnce(folder: string, acknowledged: Acknowledged | undefined): SiftedJournal {
   const names = namesIn(folder)
-  const wals = names.filter((name) => SEGMENT.test(name))
+  const wals = names.filter((name) => isSegment(name))
   const epoch = wals.at(-1)?.slice(0, 8)
   const current = wals.filter((name) => name.slice(0, 8) === epoch)
   const segments = current.map((name, i) => siftSegment(folder, name, i === current.length - 1, acknowledged))
-  const leftovers = names.filter((name) => name.endsWith('.wal.new') || (SEGMENT.test(name) && name.slice(0, 8) !== epoch))
+  const leftovers = names.filter((name) => name.endsWith('.wal.new') || (isSegment(name) && name.slice(0, 8) !== epoch))
   return {
     segments,
     leftovers: leftovers.map((name) => join(folder, name)),
@@ -118,8 +118,8 @@ function missingAfter(segment: SiftedSegment, next: SiftedSegment | undefined): 
 function quarantined(folder: string, name: string): Quarantined {
   const path = join(folder, name)
   if (/^torn-\d{8}-\d{6}\.wal$/.test(name)) return { path, is: 'torn' }
-  const [, log, offset] = /^(.*)@(\d{1,15})\.lines$/.exec(name) ?? []
-  return log === undefined ? { path, is: 'foreign' } : { path, is: 'lines', log: log.replaceAll('~', '/'), offset: Number(offset) }
+  const aside = asideIn(name)
+  return aside ? { path, is: 'lines', ...aside } : { path, is: 'foreign' }
 }
 
 function siftSegment(folder: string, name: string, last: boolean, acknowledged: Acknowledged | undefined): SiftedSegment {
@@ -127,12 +127,10 @@ function siftSegment(folder: string, name: string, last: boolean, acknowledged: 
   const bytes = readAnyway(path)
   const header = readHeader(bytes)
   // A header that was copied or renamed by somebody else is not this file's.
-  const own = header && `${pad(header.epoch, 8)}-${pad(header.number, 6)}.wal` === name ? header : undefined
+  const own = header && nameOf(header) === name ? header : undefined
   const seen = last && (own === undefined || acknowledged?.journal === own.journal) ? (acknowledged?.lsn ?? 0) : 0
   return { path, name, header: own, ...sift(bytes, own, last, seen) }
 }
-
-const pad = (n: number, digits: number) => String(n).padStart(digits, '0')
 
 /**
  * Tells good frames from bad places, and bad places from each other, as `readFrames` does, but goes on behind them. A bad
