@@ -90,7 +90,12 @@ interface Asked {
   of(data: Data, user: number): Promise<() => Promise<unknown>>
 }
 
-const reaching = (users: Caller['users']): Caller => ({ account_id: 'device-7', role: 'device', users, system: false })
+const reaching = (users: Caller['users']): Caller => ({
+  account_id: 'reader',
+  role: users === 'all' ? 'admin' : 'therapist',
+  users,
+  system: false,
+})
 
 const lists = (name: string, mine: boolean, filter: object, pagesBefore = 0): Asked => ({
   name,

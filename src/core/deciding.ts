@@ -5,11 +5,11 @@
 import { hash } from 'node:crypto'
 import type { Command, Decision } from './command.ts'
 import { assert, Refusal } from './errors.ts'
-import type { Draft } from './event.ts'
+import type { Draft, Home } from './event.ts'
 import type { Gathered } from './feature.ts'
 import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
-import { accountLog, type Line, type Log, sessionLog } from './log.ts'
+import { accountLog, auditLog, type Line, type Log, sessionLog, userLog } from './log.ts'
 import { rawMedia } from './media.ts'
 import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
@@ -183,8 +183,9 @@ export class Deciding {
 
   #record(draft: Draft, waiting: Waiting, lines: Line[]): void {
     const { user_id, session_id, performer_id } = draft.owner
-    const log = draft.event.home === 'session' ? sessionLog(user_id, session_id ?? '') : accountLog(user_id)
+    const timestamp = this.#timestamp()
     assert(draft.event.home !== 'session' || session_id !== undefined, `${draft.type} without a session`)
+    const log = logs[draft.event.home](user_id, session_id ?? '', timestamp)
     const damage = this.#parts.log.damage(log) ?? this.views.damaged.get(log)
     if (damage !== undefined) throw new Refusal('unavailable', 'log-damaged', `The log takes no more records: ${damage}.`)
 
@@ -204,7 +205,7 @@ export class Deciding {
       user_id,
       session_id,
       performer_id,
-      timestamp: this.#timestamp(),
+      timestamp,
       command_id: waiting.command_id,
       data: draft.data,
     } as Recorded
@@ -224,6 +225,14 @@ export class Deciding {
     if (this.latest !== this.#printed.at) this.#printed = { at: this.latest, text: new Date(this.latest).toISOString() }
     return this.#printed.text
   }
+}
+
+/** Which log a record belongs to. */
+const logs: Record<Home, (user_id: string, session_id: string, timestamp: string) => string> = {
+  session: sessionLog,
+  user: userLog,
+  account: accountLog,
+  audit: (_user, _session, timestamp) => auditLog(timestamp),
 }
 
 // Made for every command. Where a loader keeps the names of functions, one that stands in an object literal is given its

@@ -4,8 +4,8 @@
 import type { z } from 'zod'
 import type { Recorded } from './record.ts'
 
-/** Which log a record belongs to: the session's, or that of an account. */
-export type Home = 'session' | 'account'
+/** Which log a record belongs to: the session's, the user's own, that of an account, or the day's audit trail. */
+export type Home = 'session' | 'user' | 'account' | 'audit'
 
 /** How private what an event says is: who may read it follows from this. */
 export type Sensitivity = 'plain' | 'personal' | 'clinical'

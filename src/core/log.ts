@@ -79,7 +79,9 @@ export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
 
 export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
 export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(log)
+export const userLog = (user_id: string) => `users/${user_id}/user`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
+export const auditLog = (timestamp: string) => `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}`
 
 /** How much of a log is read at a time. */
 export const CHUNK = 256 * 1024

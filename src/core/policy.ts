@@ -2,15 +2,31 @@
 
 import { Refusal } from './errors.ts'
 
-export const roles = ['device', 'admin'] as const
+export const roles = ['device', 'patient', 'therapist', 'researcher', 'analyst', 'admin'] as const
 export type Role = (typeof roles)[number]
-export type Action = 'record' | 'read' | 'keep keys' | 'operate'
+
+/** What there is to do, in the words of the contract. */
+export const actions = {
+  record: 'start, end and append, and ask whether a session is active',
+  read: 'sessions, transcripts, audio',
+  'read notes': 'notes, diagnoses, private entries',
+  replay: 'replay and research export',
+  analyse: 'SQL over the analysis views',
+  'own account': 'one’s own sign-ins, password and second factor',
+  'break glass': 'emergency access, for a reason and for an hour',
+  administer: 'accounts, keys, assignments, erasure, the audit trail',
+  operate: 'what Sessile does by itself',
+} as const
+export type Action = keyof typeof actions
+
+/** Whose data may be reached: nobody's; one's own; that of the users in a key's scope; of those assigned; of all, by pseudonym; of all. */
+type Reach = '–' | 'self' | 'in scope' | 'assigned' | 'pseudonymous' | 'all'
 
 /** Who is asking, as far as it has been proved. */
 export interface Caller {
   account_id: string
   role: Role
-  /** The users whose data is in this caller's scope. */
+  /** The users in this caller's reach: those in a key's scope, those assigned to a therapist, oneself. */
   users: 'all' | readonly string[]
   /** May this caller record as `system`? */
   system: boolean
@@ -18,32 +34,52 @@ export interface Caller {
   operator?: boolean
 }
 
-type Reach = 'none' | 'in scope' | 'all'
-
-const policy: Record<Action, Record<Role, Reach>> = {
-  record: { device: 'in scope', admin: 'all' },
-  read: { device: 'in scope', admin: 'all' },
-  'keep keys': { device: 'none', admin: 'all' },
-  operate: { device: 'none', admin: 'all' },
+export const policy: Record<Action, Record<Role, Reach>> = {
+  // biome-ignore format: it is read as a table
+  record:        { device: 'in scope', patient: 'self', therapist: 'assigned', researcher: '–',            analyst: '–',            admin: 'all' },
+  // biome-ignore format: it is read as a table
+  read:          { device: '–',        patient: 'self', therapist: 'assigned', researcher: '–',            analyst: '–',            admin: 'all' },
+  // biome-ignore format: it is read as a table
+  'read notes':  { device: '–',        patient: '–',    therapist: 'assigned', researcher: '–',            analyst: '–',            admin: 'all' },
+  // biome-ignore format: it is read as a table
+  replay:        { device: '–',        patient: '–',    therapist: '–',        researcher: 'pseudonymous', analyst: '–',            admin: 'all' },
+  // biome-ignore format: it is read as a table
+  analyse:       { device: '–',        patient: '–',    therapist: '–',        researcher: 'pseudonymous', analyst: 'pseudonymous', admin: 'all' },
+  // biome-ignore format: it is read as a table
+  'own account': { device: '–',        patient: 'self', therapist: 'self',     researcher: 'self',         analyst: 'self',         admin: 'self' },
+  // biome-ignore format: it is read as a table
+  'break glass': { device: '–',        patient: '–',    therapist: 'all',      researcher: '–',            analyst: '–',            admin: '–' },
+  // biome-ignore format: it is read as a table
+  administer:    { device: '–',        patient: '–',    therapist: '–',        researcher: '–',            analyst: '–',            admin: 'all' },
+  // biome-ignore format: it is read as a table
+  operate:       { device: '–',        patient: '–',    therapist: '–',        researcher: '–',            analyst: '–',            admin: 'all' },
 }
 
-/** The users whom the caller may do this to: all, or a list. */
+/** The users whom the caller may do this to, by name: all, or a list. Refuses where the table has nothing for the caller. */
 export function reach(caller: Caller, action: Action): 'all' | readonly string[] {
   const reach = policy[action][caller.role]
   if (reach === 'all') return 'all'
-  return reach === 'in scope' ? caller.users : []
+  if (reach === 'self') return [caller.account_id]
+  if (reach === 'in scope' || reach === 'assigned') return caller.users
+  throw forbidden()
 }
 
-/** Refuses unless the caller may do this to the data of all these users. */
+/** Refuses unless the caller may do this to the data of all these users; what is nobody's is for those who reach all. */
 export function permit(caller: Caller, action: Action, users: readonly string[]): void {
   const within = reach(caller, action)
   if (within === 'all') return
-  if (within.length > 0 && users.every((user) => within.includes(user))) return
-  throw new Refusal('forbidden', 'forbidden', 'This key does not reach that far.')
+  if (users.length > 0 && users.every((user) => within.includes(user))) return
+  throw forbidden()
 }
 
-/** Refuses a record in the system's name from those who may not speak for it. */
+const forbidden = () => new Refusal('forbidden', 'forbidden', 'This caller does not reach that far.')
+
+/** Refuses a record in the name of somebody for whom the caller may not speak. A device says who performed what it saw. */
 export function permitPerformer(caller: Caller, performer: string): void {
-  if (performer !== 'system' || caller.system || caller.role === 'admin') return
-  throw new Refusal('forbidden', 'not-the-system', 'This key may not record in the name of the system.')
+  if (caller.role === 'admin') return
+  if (performer === 'system') {
+    if (!caller.system) throw new Refusal('forbidden', 'not-the-system', 'This caller may not record in the name of the system.')
+  } else if (caller.role !== 'device' && performer !== caller.account_id) {
+    throw new Refusal('forbidden', 'not-yourself', 'Whoever signs in records in their own name.')
+  }
 }

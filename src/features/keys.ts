@@ -7,14 +7,16 @@ import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
-import { type Caller, type Role, roles } from '../core/policy.ts'
+import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 
 const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
 const keyId = z.string().regex(/^key_[0-9A-HJKMNP-TV-Z]{26}$/)
-const about = { role: z.enum(roles), users, system: z.boolean(), name: z.string().max(200).optional() }
+/** Keys are held by devices, and by those who administer. */
+const holders = ['device', 'admin'] as const
+const about = { role: z.enum(holders), users, system: z.boolean(), name: z.string().max(200).optional() }
 
 export const { created, revoked } = events(
   'key',
@@ -80,7 +82,7 @@ const shown = z.object({
 const shownOf = (row: KeyRow): z.infer<typeof shown> => ({
   key_id: row.key_id,
   account_id: row.account_id,
-  role: row.role as Role,
+  role: row.role as (typeof holders)[number],
   users: JSON.parse(row.users) as 'all' | string[],
   system: row.system === 1,
   name: row.name,
@@ -120,11 +122,11 @@ export function holderOf(read: Read, stated: string): Caller | undefined {
 const create = command({
   at: 'POST /api/v1/keys',
   does: 'Make a key. Its secret is in this answer and nowhere else.',
-  may: 'keep keys',
+  may: 'administer',
   makes: true,
   input: z.strictObject({
     account_id: opaqueId.describe('the account or device that will hold it'),
-    role: z.enum(roles).default('device'),
+    role: z.enum(holders).default('device'),
     users: users.optional().describe('the users in its scope: a list, or all; an admin’s reach all'),
     system: z.boolean().default(false).describe('may it record in the name of the system?'),
     name: z.string().max(200).optional(),
@@ -159,7 +161,7 @@ const create = command({
 /** The admin key that the operator presets: the same on every start, recorded once. */
 export const preset = command({
   does: 'Take an admin key whose secret the operator chose.',
-  may: 'keep keys',
+  may: 'administer',
   input: z.strictObject({ secret: z.string().min(32) }),
   output: z.object({}),
   whose: () => [],
@@ -181,7 +183,7 @@ export const preset = command({
 const revoke = command({
   at: 'POST /api/v1/keys/{key_id}/revoke',
   does: 'Revoke a key: from the next request on it opens nothing.',
-  may: 'keep keys',
+  may: 'administer',
   input: z.strictObject({ key_id: z.string().max(64) }),
   output: z.looseObject({ key_id: z.string(), timestamp: z.string() }),
   whose: () => [],
@@ -197,7 +199,7 @@ const revoke = command({
 const list = query({
   at: 'GET /api/v1/keys',
   does: 'Every key, newest first, without its secret.',
-  may: 'keep keys',
+  may: 'administer',
   input: z.strictObject({}),
   output: z.object({ keys: z.array(shown) }),
   read: ({ read, permit }) => {

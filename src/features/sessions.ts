@@ -209,7 +209,7 @@ const end = command({
 const validate = query({
   at: 'POST /session_manager/sessions.validate',
   does: 'Is this session of this user active? Foreign and unknown sessions are both invalid.',
-  may: 'read',
+  may: 'record',
   door: 'device',
   input: z.strictObject({ user_id: opaqueId, session_id: opaqueId }),
   output: z.object({ status: z.enum(['active', 'closed', 'invalid']) }),

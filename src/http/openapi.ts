@@ -36,6 +36,7 @@ const ofCommands: Refuses = {
   'performer-required': 'invalid',
   'raw-media': 'invalid',
   'not-the-system': 'forbidden',
+  'not-yourself': 'forbidden',
   'idempotency-key-reused': 'refused',
   erased: 'not-found',
   'not-recorded': 'unavailable',
