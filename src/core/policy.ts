@@ -2,11 +2,11 @@
 
 import { Refusal } from './errors.ts'
 
-export const roles = ['device', 'patient', 'therapist', 'researcher', 'analyst', 'admin'] as const
+const roles = ['device', 'patient', 'therapist', 'researcher', 'analyst', 'admin'] as const
 export type Role = (typeof roles)[number]
 
 /** What there is to do, in the words of the contract. */
-export const actions = {
+const actions = {
   record: 'start, end and append, and ask whether a session is active',
   read: 'sessions, transcripts, audio',
   'read notes': 'notes, diagnoses, private entries',
@@ -34,7 +34,7 @@ export interface Caller {
   operator?: boolean
 }
 
-export const policy: Record<Action, Record<Role, Reach>> = {
+const policy: Record<Action, Record<Role, Reach>> = {
   // biome-ignore format: it is read as a table
   record:        { device: 'in scope', patient: 'self', therapist: 'assigned', researcher: '–',            analyst: '–',            admin: 'all' },
   // biome-ignore format: it is read as a table
