@@ -130,7 +130,7 @@ export async function serve(opening: Opening): Promise<Serving> {
   })
   const server = createServer(
     timesOf(config),
-    getRequestListener(door.app.fetch, { errorHandler: (error) => door.unrouted(error) }),
+    getRequestListener(door.app.fetch, { errorHandler: (error) => door.frame.unrouted(error) }),
   )
   server.on('clientError', (error, socket) => endUnreadable(error, socket as Answering))
   const connections = new Connections(server, descriptorsLeft())

@@ -48,6 +48,9 @@ export function mediaType({ headers }: IncomingMessage): string {
   return type.trim().toLowerCase()
 }
 
+export const hasBody = ({ headers }: IncomingMessage) =>
+  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
+
 export const unsupported = (detail: string) => new Refusal('invalid', 'unsupported-media-type', detail)
 
 /** Query parameters, each given once. */

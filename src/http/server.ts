@@ -1,86 +1,50 @@
 // The door: turns requests into commands and queries and their answers into responses. It knows routes, media types and
-// headers; what a request means is said by the features, and which status a refusal has by problem.ts.
+// bodies; what a request means is said by the features, what all answers have in common by frame.ts, and statuses by problem.ts.
 
 import { readFileSync } from 'node:fs'
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
-import { type HttpBindings, RequestError } from '@hono/node-server'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import { type Context, Hono } from 'hono'
-import type { Logger } from 'pino'
+import type { ServerResponse } from 'node:http'
+import type { HttpBindings } from '@hono/node-server'
+import { Hono } from 'hono'
 import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
-import { uuid } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { readJson } from './body.ts'
-import { Burden, type Hold } from './burden.ts'
-import { whenOver } from './connections.ts'
 import { Followers } from './follow.ts'
+import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
-import { headersOf, problemOf, success } from './problem.ts'
-import { checkRequest, mediaType, parametersOf } from './request.ts'
+import { success } from './problem.ts'
+import { hasBody, mediaType, parametersOf } from './request.ts'
 import { sliceAsJson, sliceAsLines } from './slice.ts'
 
 const A_MOMENT_MS = 500
 
-export interface DoorParts {
+export interface DoorParts extends FrameParts {
   gathered: Gathered
-  logger: Logger
   /** Sessile, once it has recovered. */
   sessile: () => Sessile | undefined
   /** Why it cannot record at the moment; undefined when it can. */
   unready: () => string | undefined
   /** Who holds this secret. */
   authenticate: (secret: string) => Caller | undefined
-  /** Did this connection come when all were taken? */
-  surplus: (socket: Socket) => boolean
-  /** How long a body may take, in milliseconds. */
-  patience: number
   /** Routes for the owner of the files alone. */
   operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
-}
-
-/** At which door a request stands: a device's, or an application's. */
-type At = Command['door']
-
-type Routed = Context<{ Bindings: HttpBindings }>
-
-/** One request under way. */
-interface Asked {
-  readonly id: string
-  /** The route as the contract writes it, never the path of the request: that names people. */
-  readonly route: string
-  readonly door: At
-  readonly incoming: IncomingMessage
-  readonly hold: Hold
-  readonly path: Record<string, string>
-  readonly c: Routed
-}
-
-/** An answer before it is sent. */
-interface Given {
-  status: number
-  type: string
-  /** A text, a stream, or what writes the answer piece by piece, for as long as it takes. */
-  body: string | ReadableStream<Uint8Array> | ((outgoing: ServerResponse) => void)
-  headers?: Record<string, string>
-  reason?: string
 }
 
 const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
 
 export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
+  readonly frame: Frame
   readonly #followers: Followers
-  readonly #burden = new Burden()
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
     this.#parts = parts
+    this.frame = new Frame(parts)
     this.#followers = new Followers(parts.patience)
     this.app = new Hono()
     this.#open()
@@ -107,7 +71,7 @@ export class Door {
   /** What is held and waited for at the moment, for the operator to see. */
   #load({ recorder }: Sessile): Record<string, number> {
     return {
-      held_bytes: this.#burden.bytes,
+      held_bytes: this.frame.burden.bytes,
       waiting: recorder.waiting,
       followers: this.#followers.count,
       watchers: recorder.watchers.count,
@@ -118,7 +82,8 @@ export class Door {
   #open(): void {
     const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
-    const get = (path: string, answer: () => Given) => this.app.get(path, (c) => this.#answer(c, path, 'api', async () => answer()))
+    const get = (path: string, answer: () => Given) =>
+      this.app.get(path, (c) => this.frame.answer(c, path, 'api', async () => answer()))
     get('/healthz', () => json({ status: 'alive' }))
     get('/readyz', () => {
       const why = unready()
@@ -133,7 +98,7 @@ export class Door {
       headers: { 'content-security-policy': DOCS_POLICY },
     }))
     this.app.notFound((c) =>
-      this.#answer(c, 'none', 'api', async () => {
+      this.frame.answer(c, 'none', 'api', async () => {
         const methods = this.#methodsAt(c.req.path)
         if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
         const allow = methods.join(', ')
@@ -141,7 +106,7 @@ export class Door {
       }),
     )
     // What the router itself cannot take.
-    this.app.onError((error, c) => this.#answer(c as Routed, 'none', 'api', () => Promise.reject(error)))
+    this.app.onError((error, c) => this.frame.answer(c as Routed, 'none', 'api', () => Promise.reject(error)))
   }
 
   /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
@@ -154,68 +119,11 @@ export class Door {
     return this.app.routes.filter((route) => fits(route.path)).map(({ method }) => method)
   }
 
-  #route(at: string, door: At, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
+  #route(at: string, door: Command['door'], answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.#answer(c, path, door, (asked) => this.#whenBack(() => answer(asked, this.#admit(asked)))),
+      this.frame.answer(c, path, door, (asked) => this.#whenBack(() => answer(asked, this.#admit(asked)))),
     )
-  }
-
-  /** The frame of every request: its id, its answer or its refusal, the headers that all answers have, its line in the log. */
-  async #answer(c: Routed, route: string, door: At, answer: (asked: Asked) => Promise<Given>): Promise<Response> {
-    const began = performance.now()
-    const { incoming } = c.env
-    const id = requestId(incoming.headers['x-request-id'])
-    const asked: Asked = { id, route, door, incoming, hold: this.#burden.hold(), path: c.req.param(), c }
-    let given: Given
-    try {
-      checkRequest(incoming)
-      given = await answer(asked)
-    } catch (error) {
-      given = this.#refuse(asked, error)
-    }
-    const { status, type, body, headers, reason } = given
-    // Nobody will read it: a stream that has been opened must be let go.
-    if (incoming.method === 'HEAD' && typeof body === 'object') await body.cancel()
-    const ms = Math.round((performance.now() - began) * 10) / 10
-    this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
-    const all = {
-      'content-type': type,
-      'x-request-id': asked.id,
-      'x-content-type-options': 'nosniff',
-      'cache-control': 'no-store',
-      ...headers,
-      ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
-    }
-    // What comes with a question is read by nobody.
-    if (!TAKES_BODY.has(incoming.method ?? '') && hasBody(incoming)) Object.assign(all, CLOSE)
-    const { outgoing } = c.env as { outgoing: ServerResponse }
-    if (typeof body !== 'function' || incoming.method === 'HEAD') {
-      const whole = typeof body === 'function' ? '' : body
-      this.#untilTaken(asked, outgoing, whole)
-      return new Response(whole, { status, headers: all })
-    }
-    asked.hold.keep(0)
-    outgoing.writeHead(status, all)
-    body(outgoing)
-    return RESPONSE_ALREADY_SENT
-  }
-
-  /** A long answer is held until it has been taken; whoever takes nothing of it for as long as there is patience is cut off. */
-  #untilTaken({ hold }: Asked, outgoing: ServerResponse, body: string | ReadableStream<Uint8Array>): void {
-    // Of a stream there is one piece at a time, and what waits of its lines is counted where they are read.
-    const length = typeof body === 'string' ? body.length : 0
-    const long = typeof body !== 'string' || length >= LONG
-    hold.keep(long && !outgoing.destroyed ? length : 0)
-    if (!long || outgoing.destroyed) return
-    const { patience } = this.#parts
-    whenOver(outgoing, () => hold.keep(0))
-    outgoing.setTimeout(patience)
-    outgoing.on('timeout', (socket: Socket) => {
-      // Nothing waits for a caller who is still sending, or whom nothing has been sent.
-      if (socket.writableLength === 0) socket.setTimeout(patience)
-      else socket.destroy()
-    })
   }
 
   /** Views that are just being brought back are worth a moment's wait; after that, callers are told to come again. */
@@ -248,8 +156,8 @@ export class Door {
     const { incoming, hold, path, c } = asked
     const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']) }
     if (command.body && mediaType(incoming) === NDJSON) {
-      const broke = (error: unknown) => this.#note(asked, error)
-      const parts = { sessile: this.#sessile, burden: this.#burden, command, asking, broke }
+      const broke = (error: unknown) => this.frame.note(asked, error)
+      const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, broke }
       return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
@@ -271,42 +179,9 @@ export class Door {
       return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
     return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer, hold) }
   }
-
-  #refuse(asked: Asked, error: unknown): Given {
-    const problem = problemOf(error, asked.door)
-    if (!(error instanceof Refusal)) this.#note(asked, error)
-    const { status, reason } = problem
-    return {
-      status,
-      reason,
-      type: 'application/problem+json',
-      body: JSON.stringify({ ...problem, request_id: asked.id }),
-      headers: headersOf(problem),
-    }
-  }
-
-  /** The answer where a request is one of HTTP, and yet names no address that could be looked up. */
-  unrouted(error: unknown): Response {
-    const given =
-      error instanceof RequestError ? new Refusal('invalid', 'not-http', 'The host and the address make no URL.') : error
-    const problem = problemOf(given, 'device')
-    this.#parts.logger.info({ route: 'none', status: problem.status, reason: problem.reason }, 'request')
-    return new Response(JSON.stringify(problem), {
-      status: problem.status,
-      headers: { 'content-type': 'application/problem+json' },
-    })
-  }
-
-  /** A mistake of our own: noted with its stack, which holds code and no content. */
-  #note({ id, route }: Asked, error: unknown): void {
-    const { stack = String(error) } = error as Error
-    this.#parts.logger.error({ request_id: id, route, stack }, 'broken')
-  }
 }
 
 const NDJSON = 'application/x-ndjson'
-/** What is shorter fits into the buffers of a connection. */
-const LONG = 64 * 1024
 
 const json = (value: unknown, status: number = success.done): Given => ({
   status,
@@ -314,17 +189,8 @@ const json = (value: unknown, status: number = success.done): Given => ({
   body: JSON.stringify(value),
 })
 
-const CLOSE = { connection: 'close' }
-const TAKES_BODY = new Set(['POST', 'PUT', 'PATCH'])
-
-const hasBody = ({ headers }: IncomingMessage) =>
-  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
-
 const DOCS_POLICY =
   "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-const requestId = (given: string | string[] | undefined) =>
-  typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : uuid()
 
 function idempotencyKey(given: string | string[] | undefined): string | undefined {
   if (given === undefined) return undefined
