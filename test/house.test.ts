@@ -298,7 +298,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
   'src/cli/looking.ts': ['copyFileSync', 'mkdtempSync', 'rmSync'], // a copy of the views, in the temporary folder
-  'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/ and projections/*.sql
+  'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/, projections/*.sql and docs/POLICY.md
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
   'src/load.mjs': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/

@@ -53,8 +53,7 @@ const print = (house: string, ...args: string[]) => node(house, ['src/cli/print.
 function copyOfTheHouse(): string {
   const copy = makeHome()
   for (const name of ['src', 'schemas', 'package.json']) cpSync(join(root, name), join(copy, name), { recursive: true })
-  mkdirSync(join(copy, 'projections'))
-  cpSync(join(root, 'projections/sessile.sql'), join(copy, 'projections/sessile.sql'))
+  for (const name of ['projections/sessile.sql', 'docs/POLICY.md']) cpSync(join(root, name), join(copy, name))
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
   return copy
 }
@@ -106,8 +105,8 @@ describe('print', () => {
 
   it('notices what was changed by hand, and puts it right', async () => {
     const house = copyOfTheHouse()
-    const files = ['schemas/session.ended.v1.json', 'projections/sessile.sql', 'schemas/openapi.json']
-    for (const file of files) change(house, file, /"completed"|"3\.1\.0"|TEXT/, '"else"')
+    const files = ['schemas/session.ended.v1.json', 'projections/sessile.sql', 'docs/POLICY.md', 'schemas/openapi.json']
+    for (const file of files) change(house, file, /"completed"|"3\.1\.0"|TEXT|therapist/, '"else"')
     const { code, err } = await print(house, '--check')
     expect({ code, err }).toEqual({ code: 1, err: `Not as it would be printed (npm run print): ${files.join(', ')}\n` })
     expect((await print(house)).code).toBe(0)

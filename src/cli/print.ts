@@ -1,10 +1,10 @@
 // Prints what is published from what the features declare, or checks that what is committed is what would be printed.
-//   npm run print            writes schemas/ and projections/*.sql
+//   npm run print            writes schemas/, projections/*.sql and docs/POLICY.md
 //   npm run print -- --check compares, and exits 1 where something differs
 
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { projectionFiles, schemaFiles } from '../core/print.ts'
+import { policyPage, projectionFiles, schemaFiles } from '../core/print.ts'
 import { features } from '../features/index.ts'
 import { openapi } from '../http/openapi.ts'
 
@@ -14,6 +14,7 @@ const schemas = schemaFiles(features)
 const files = new Map<string, string>([
   ...[...schemas].map(([name, text]) => [`schemas/${name}`, text] as const),
   ...[...projectionFiles(features)].map(([name, text]) => [`projections/${name}`, text] as const),
+  ['docs/POLICY.md', policyPage(features)],
   ['schemas/openapi.json', `${JSON.stringify(openapi(features), null, 2)}\n`],
 ])
 

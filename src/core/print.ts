@@ -1,9 +1,10 @@
 // Prints what is published from what the features declare: a JSON Schema per event and version, one for a record's
-// envelope, and the tables of the views.
+// envelope, the tables of the views, and the page of the policy.
 
 import { z } from 'zod'
 import type { Gathered } from './feature.ts'
 import { opaqueId } from './ids.ts'
+import { type Action, actions, policy, reaches, roles } from './policy.ts'
 import { schemaSql } from './tables.ts'
 
 const sealText = (length: number) => z.string().regex(new RegExp(`^[A-Za-z0-9_-]{${length}}$`))
@@ -64,4 +65,35 @@ function titled(title: string, schema: z.ZodType): Record<string, unknown> {
 /** The tables by file name. */
 export function projectionFiles({ views }: Gathered): Map<string, string> {
   return new Map([['sessile.sql', schemaSql(views)]])
+}
+
+/** Who may do what, and what each route asks of whoever calls it. */
+export function policyPage({ commands, queries, events }: Gathered): string {
+  const row = (cells: readonly string[]) => `| ${cells.join(' | ')} |\n`
+  const head = (cells: readonly string[]) => row(cells) + row(cells.map(() => '---'))
+  const of = (action: Action) => roles.map((role) => policy[action][role])
+  const routes = [...queries, ...commands].filter(({ at }) => at !== undefined)
+  const pathOf = ({ at = '' }) => at.split(' ').reverse().join(' ')
+  return [
+    '# Who may do what\n',
+    'Printed from `src/core/policy.ts` and from what the routes declare, by `npm run print`. What is not named here is refused.\n',
+    head(['action', '', ...roles]) +
+      Object.entries(actions)
+        .map(([action, words]) => row([action, words, ...of(action as Action)]))
+        .join(''),
+    head(['whose data', '']) +
+      Object.entries(reaches)
+        .map(([reach, words]) => row([reach, words]))
+        .join(''),
+    '## Routes\n',
+    head(['route', 'action', ...roles]) +
+      routes
+        .sort((a, b) => (pathOf(a) < pathOf(b) ? -1 : 1))
+        .map(({ at, may }) => row([`\`${at}\``, may, ...of(may)]))
+        .join(''),
+    '## Records\n',
+    'A record that is `clinical` is told to those alone who may `read notes`, in every way of reading.\n',
+    head(['record', 'is', 'of']) +
+      events.all.map(({ type, sensitivity, home }) => row([`\`${type}\``, sensitivity, `the log of the ${home}`])).join(''),
+  ].join('\n')
 }
