@@ -5,11 +5,11 @@ import { z } from 'zod'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
-import { query, whole } from '../core/query.ts'
+import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
+import { type Asked, query, whole } from '../core/query.ts'
 import { type Erased, isErased, type Recorded } from '../core/record.ts'
-import type { Parameter } from '../core/view.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
-import { type SessionRow, type Sessions, sessions, shownSession } from './sessions.ts'
+import { type SessionRow, sessions, shownSession } from './sessions.ts'
 import { type Said, said, transcriptOf } from './transcripts.ts'
 
 const summary = z.object({
@@ -54,62 +54,30 @@ const filters = {
   status: z.enum(['active', 'closed']).optional(),
   from: time.optional().describe('started at or after'),
   to: time.optional().describe('started before'),
-  limit: whole(1, 200, 50),
   offset: whole(0, 1_000_000, 0),
-  cursor: z.string().max(200).optional().describe('the next_cursor of the page before'),
+  ...paging,
 }
 type Filters = z.infer<z.ZodObject<typeof filters>>
 
-const page = z.object({ sessions: z.array(summary), next_cursor: z.string().nullable(), has_more: z.boolean() })
+const page = z.object({ sessions: z.array(summary), ...paged })
 
-/** One page, newest first. The cursor names the last row given, so that rows which come or go shift nobody's page. */
-function pageOf(
-  { rows, damaged, badCursor }: { rows: Sessions; damaged: Damaged; badCursor: () => Error },
+function listed(
+  { read, damaged }: Pick<Asked<Filters, never>, 'read' | 'damaged'>,
   users: 'all' | readonly string[],
   input: Filters,
 ): z.infer<typeof page> {
-  const where: string[] = []
-  const values: Parameter[] = []
-  const need = (sql: string, ...given: Parameter[]) => {
-    where.push(sql)
-    values.push(...given)
-  }
-  const needOneOf = (column: string, these: readonly string[]) =>
-    these.length === 1
-      ? need(`${column} = ?`, these[0] as string)
-      : need(`${column} IN (SELECT value FROM json_each(?))`, JSON.stringify(these))
-  if (users !== 'all') needOneOf('user_id', users)
+  const where = new Where()
+  if (users !== 'all') where.needOneOf('user_id', users)
   // Of some users there are never so many sessions that another index than theirs would find them sooner: the plus says so.
   const kind = users === 'all' ? 'kind' : '+kind'
-  if (input.mode) needOneOf(kind, kindsOfMode(input.mode))
-  if (input.kind) need(`${kind} = ?`, input.kind)
-  if (input.status) need('status = ?', input.status)
-  if (input.from) need('started_at >= ?', new Date(input.from).toISOString())
-  if (input.to) need('started_at < ?', new Date(input.to).toISOString())
-  if (input.cursor) need('(started_at, session_id) < (?, ?)', ...readCursor(input.cursor, badCursor))
-  const found = rows.find(
-    `${where.length > 0 ? `WHERE ${where.join(' AND ')} ` : ''}ORDER BY started_at DESC, session_id DESC LIMIT ? OFFSET ?`,
-    ...values,
-    input.limit + 1,
-    input.offset,
-  )
-  const has_more = found.length > input.limit
-  const shown = found.slice(0, input.limit)
-  const last = shown.at(-1)
-  return {
-    sessions: shown.map((row) => summaryOf(row, damaged)),
-    next_cursor: has_more && last ? Buffer.from(`${last.started_at} ${last.session_id}`).toString('base64url') : null,
-    has_more,
-  }
+  if (input.mode) where.needOneOf(kind, kindsOfMode(input.mode))
+  if (input.kind) where.need(`${kind} = ?`, input.kind)
+  if (input.status) where.need('status = ?', input.status)
+  if (input.from) where.need('started_at >= ?', new Date(input.from).toISOString())
+  if (input.to) where.need('started_at < ?', new Date(input.to).toISOString())
+  const { rows, ...rest } = pageOf(read(sessions), where, ['started_at', 'session_id'], input)
+  return { sessions: rows.map((row) => summaryOf(row, damaged())), ...rest }
 }
-
-function readCursor(cursor: string, bad: () => Error): [string, string] {
-  const found = /^([0-9TZ:.-]{24}) ([A-Za-z0-9_]{1,64})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'))
-  if (!found) throw bad()
-  return [found[1] as string, found[2] as string]
-}
-
-const BAD_CURSOR = 'The cursor is not one that a page gave.'
 
 const list = query({
   at: 'GET /api/v1/sessions',
@@ -117,9 +85,8 @@ const list = query({
   may: 'read',
   input: z.strictObject(filters),
   output: page,
-  refuses: { 'bad-cursor': 'invalid' },
-  read: ({ input, read, reach, damaged, refuse }) =>
-    pageOf({ rows: read(sessions), damaged: damaged(), badCursor: () => refuse('bad-cursor', BAD_CURSOR) }, reach(), input),
+  refuses: pageRefuses,
+  read: ({ input, reach, ...on }) => listed(on, reach(), input),
 })
 
 const listOfUser = query({
@@ -128,14 +95,10 @@ const listOfUser = query({
   may: 'read',
   input: z.strictObject({ user_id: opaqueId, ...filters }),
   output: page,
-  refuses: { 'bad-cursor': 'invalid' },
-  read: ({ input, read, permit, damaged, refuse }) => {
+  refuses: pageRefuses,
+  read: ({ input, permit, ...on }) => {
     permit(input.user_id)
-    return pageOf(
-      { rows: read(sessions), damaged: damaged(), badCursor: () => refuse('bad-cursor', BAD_CURSOR) },
-      [input.user_id],
-      input,
-    )
+    return listed(on, [input.user_id], input)
   },
 })
 

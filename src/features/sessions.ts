@@ -102,7 +102,7 @@ export const sessions = view(
   .on(flagged, ({ session_id }, rows) => rows.set({ session_id: session_id as string }, { crisis_detected: 1 }))
 
 export type SessionRow = Row<typeof columns & AttributeColumns>
-export type Sessions = Readable<typeof columns & AttributeColumns>
+type Sessions = Readable<typeof columns & AttributeColumns>
 
 type Damaged = ReadonlyMap<string, string>
 
