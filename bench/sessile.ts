@@ -1,21 +1,13 @@
 // Sessile as the benchmarks use it: in this process, with everything on, a thousand sessions begun.
 
 import { openLog, openRecorder } from '../src/app.ts'
-import type { Config } from '../src/config.ts'
+import { readConfig } from '../src/config.ts'
 import type { Command } from '../src/core/command.ts'
 import { type Sessile, system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
 
-export const configOf = (home: string): Config => ({
-  home,
-  host: '127.0.0.1',
-  port: 0,
-  adminKey: undefined,
-  patience: 30_000,
-  logLevel: 'silent',
-  settings: { idle: {}, longest: {} },
-  colour: false,
-})
+/** As whoever sets nothing but a folder has it. */
+export const configOf = (home: string) => readConfig({ SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_LOG_LEVEL: 'silent' })
 
 const command = (at: string) => features.commands.find((command) => command.at === at) as Command
 export const start = command('POST /session_manager/sessions.start')

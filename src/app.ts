@@ -21,7 +21,6 @@ import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
 import { Connections } from './http/connections.ts'
-import { unreadable } from './http/problem.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
@@ -127,12 +126,13 @@ export async function serve(opening: Opening): Promise<Serving> {
     operate: operations,
     surplus: (socket) => connections.isSurplus(socket),
     patience: config.patience,
+    reached: config.reached,
   })
-  const server = createServer(
-    timesOf(config),
-    getRequestListener(door.app.fetch, { errorHandler: (error) => door.frame.unrouted(error) }),
-  )
-  server.on('clientError', (error, socket) => endUnreadable(error, socket as Answering))
+  const listener = getRequestListener(door.app.fetch, { errorHandler: (error) => door.frame.unrouted(error) })
+  const server = createServer(timesOf(config), listener)
+  // What is expected beyond a word to go on is not known here; the request is answered as it is.
+  server.on('checkExpectation', listener)
+  server.on('clientError', (error, socket) => endUnreadable(() => door.frame.unreadable(error), socket as Answering))
   const connections = new Connections(server, descriptorsLeft())
   try {
     // A take-over cannot be undone: it begins when there is an address to serve on.
@@ -175,8 +175,8 @@ const timesOf = ({ patience }: Config) => ({
 type Answering = Socket & { _httpMessage?: { headersSent: boolean } | null }
 
 /** Says why, unless an answer is under way on this connection: nothing may come between its bytes. */
-function endUnreadable(error: NodeJS.ErrnoException, socket: Answering): void {
-  if (socket.writable && !socket._httpMessage?.headersSent) socket.end(unreadable(error), () => socket.destroy())
+function endUnreadable(why: () => string, socket: Answering): void {
+  if (socket.writable && !socket._httpMessage?.headersSent) socket.end(why(), () => socket.destroy())
   else socket.destroy()
 }
 

@@ -3,6 +3,7 @@
 import { resolve } from 'node:path'
 import type { Settings } from './core/settings.ts'
 import { kindNames } from './features/kinds.ts'
+import type { Reached } from './http/headers.ts'
 
 export interface Config {
   home: string
@@ -12,6 +13,8 @@ export interface Config {
   adminKey: string | undefined
   /** How long a sender may take for its headers, and for a body, in milliseconds. */
   patience: number
+  /** How the world reaches it. */
+  reached: Reached
   logLevel: string
   settings: Settings
   colour: boolean
@@ -29,12 +32,14 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   if (adminKey !== undefined && adminKey.length < 32) throw new BadConfig('SESSILE_ADMIN_KEY must have 32 characters or more.')
   const logLevel = env.SESSILE_LOG_LEVEL ?? 'info'
   if (!LEVELS.includes(logLevel)) throw new BadConfig(`SESSILE_LOG_LEVEL must be one of ${LEVELS.join(', ')}.`)
+  const host = env.SESSILE_HOST ?? '127.0.0.1'
   return {
     home: resolve(env.SESSILE_HOME ?? '.'),
-    host: env.SESSILE_HOST ?? '127.0.0.1',
+    host,
     port,
     adminKey,
     patience: patience(env.SESSILE_PATIENCE_SECONDS || '30'),
+    reached: reached(host, env.SESSILE_PUBLIC_URL, env.SESSILE_ORIGINS),
     logLevel,
     settings: {
       idle: perKind('SESSILE_IDLE_SECONDS', env.SESSILE_IDLE_SECONDS),
@@ -55,6 +60,29 @@ export function sortIn(folder: string): void {
 function patience(text: string): number {
   if (/^\d{1,5}$/.test(text) && Number(text) > 0) return Number(text) * 1000
   throw new BadConfig(`SESSILE_PATIENCE_SECONDS must be seconds, at least 1; it is ${text}.`)
+}
+
+/** Does only this machine reach that host? */
+export const isLoopback = (host: string) => host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host)
+
+function reached(host: string, publicUrl: string | undefined, origins: string | undefined): Reached {
+  const listed = (origins ?? '').split(',').map((text) => text.trim())
+  const url = publicUrl ? originOf('SESSILE_PUBLIC_URL', publicUrl) : undefined
+  return {
+    url,
+    // Where nobody says otherwise, whatever leaves this machine is meant to leave it over TLS.
+    secure: url === undefined ? !isLoopback(host) : url.startsWith('https:'),
+    origins: listed.filter((text) => text !== '').map((text) => originOf('SESSILE_ORIGINS', text)),
+  }
+}
+
+/** An origin, one and no more, which nobody else can be taken for: over TLS, or on this machine. */
+function originOf(name: string, text: string): string {
+  const { origin, protocol, hostname } = URL.canParse(text) ? new URL(text) : { origin: undefined, protocol: '', hostname: '' }
+  const bare = (text === origin || text === `${origin}/`) && !text.includes('*')
+  const proven = protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')))
+  if (origin !== undefined && bare && proven) return origin
+  throw new BadConfig(`${name} names https://host, or http:// on this machine, and no path; ${text} is not that.`)
 }
 
 /** `600` for every kind, or `capture=600,voice=0` for some. */

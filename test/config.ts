@@ -10,6 +10,7 @@ export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   port: 0,
   adminKey: ADMIN,
   patience: 30_000,
+  reached: { url: undefined, secure: false, origins: [] },
   logLevel: 'silent',
   settings: { idle: {}, longest: {} },
   colour: false,

@@ -101,6 +101,16 @@ export interface Fuzzed {
   findings: string[]
 }
 
+/** What no answer goes without. */
+const EVERYWHERE = [
+  'x-request-id',
+  'content-security-policy',
+  'x-frame-options',
+  'x-content-type-options',
+  'referrer-policy',
+  'cross-origin-resource-policy',
+  'cache-control',
+]
 const LATELY = 24
 const MOST_FINDINGS = 5
 const agent = () => new Agent({ keepAlive: true, maxSockets: 1 })
@@ -493,7 +503,8 @@ export class Fuzzer {
   #judge(asking: Asking, { status, headers, text }: Reply): string | undefined {
     if (status >= 500) return 'an answer of 5xx'
     if (status < 200 || (status > 299 && status < 400)) return 'an answer that is none'
-    if (headers['x-request-id'] === undefined && status !== 400 && status !== 431) return 'an answer without an id'
+    for (const name of [...EVERYWHERE, ...(status === 503 || status === 429 ? ['retry-after'] : [])])
+      if (headers[name] === undefined) return `an answer without ${name}`
     const routed = isRouted(asking)
     if (asking.method === 'HEAD') return text === '' ? undefined : 'a body where only the head was asked for'
     return status >= 400

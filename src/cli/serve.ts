@@ -1,6 +1,7 @@
 // Serves the data directory until it is told to stop.
 
 import { serve } from '../app.ts'
+import { isLoopback } from '../config.ts'
 import { makeLogger } from '../logger.ts'
 import { lockInTheWay } from './reach.ts'
 import { exit, say, type Verb } from './verb.ts'
@@ -20,6 +21,7 @@ export const serveVerb: Verb = {
     })
     if (serving.firstKey !== undefined) greet(serving.url, serving.firstKey)
     say(`Sessile serves ${config.home} on ${serving.url} (documentation: ${serving.url}/docs)`)
+    if (!isLoopback(config.host) && config.reached.url === undefined) say(PLAIN)
     await told
     say('Sessile is stopping: it answers what is under way and makes everything durable.')
     await serving.stop()
@@ -27,6 +29,10 @@ export const serveVerb: Verb = {
     return exit.done
   },
 }
+
+const PLAIN =
+  'Sessile speaks plain HTTP, and others than this machine reach it: whoever stands on the way reads all. Put a proxy that ends TLS in front of it, ' +
+  'and name its address: SESSILE_PUBLIC_URL=https://….'
 
 /** Told once, on stdout: nothing keeps the key but whoever reads this. */
 function greet(url: string, key: string): void {

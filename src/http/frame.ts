@@ -1,7 +1,7 @@
 // The frame of every request: its id, its answer or its refusal, the headers that all answers have, its line in the log.
 // What a request asks for, and who may ask, is none of its business.
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { type HttpBindings, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
@@ -11,7 +11,8 @@ import { Refusal } from '../core/errors.ts'
 import { uuid } from '../core/ids.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
-import { type Door, headersOf, problemOf } from './problem.ts'
+import { AnswerHeaders, type Reached, traceOf } from './headers.ts'
+import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
 import { checkRequest, hasBody } from './request.ts'
 
 export type Routed = Context<{ Bindings: HttpBindings }>
@@ -32,7 +33,8 @@ export interface Asked {
 /** An answer before it is sent. */
 export interface Given {
   status: number
-  type: string
+  /** Of an answer that has a body. */
+  type?: string
   /** A text, a stream, or what writes the answer piece by piece, for as long as it takes. */
   body: string | ReadableStream<Uint8Array> | ((outgoing: ServerResponse) => void)
   headers?: Record<string, string>
@@ -45,14 +47,17 @@ export interface FrameParts {
   surplus: (socket: Socket) => boolean
   /** How long a body may take, in milliseconds. */
   patience: number
+  reached: Reached
 }
 
 export class Frame {
   readonly burden = new Burden()
+  readonly headers: AnswerHeaders
   readonly #parts: FrameParts
 
   constructor(parts: FrameParts) {
     this.#parts = parts
+    this.headers = new AnswerHeaders(parts.reached)
   }
 
   /** Answers a request, whatever becomes of it. */
@@ -72,12 +77,13 @@ export class Frame {
     // Nobody will read it: a stream that has been opened must be let go.
     if (incoming.method === 'HEAD' && typeof body === 'object') await body.cancel()
     const ms = Math.round((performance.now() - began) * 10) / 10
-    this.#parts.logger.info({ request_id: asked.id, method: incoming.method, route, status, reason, ms }, 'request')
-    const all = {
-      'content-type': type,
+    const trace_id = traceOf(incoming.headers.traceparent)
+    this.#parts.logger.info({ request_id: asked.id, trace_id, method: incoming.method, route, status, reason, ms }, 'request')
+    const all: Record<string, string> = {
+      ...(type === undefined ? {} : { 'content-type': type }),
       'x-request-id': asked.id,
-      'x-content-type-options': 'nosniff',
-      'cache-control': 'no-store',
+      ...this.headers.always,
+      ...this.headers.shared(incoming.headers),
       ...headers,
       ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
     }
@@ -119,7 +125,7 @@ export class Frame {
     return {
       status,
       reason,
-      type: 'application/problem+json',
+      type: PROBLEM,
       body: JSON.stringify({ ...problem, request_id: asked.id }),
       headers: headersOf(problem),
     }
@@ -129,12 +135,29 @@ export class Frame {
   unrouted(error: unknown): Response {
     const given =
       error instanceof RequestError ? new Refusal('invalid', 'not-http', 'The host and the address make no URL.') : error
-    const problem = problemOf(given, 'device')
-    this.#parts.logger.info({ route: 'none', status: problem.status, reason: problem.reason }, 'request')
-    return new Response(JSON.stringify(problem), {
-      status: problem.status,
-      headers: { 'content-type': 'application/problem+json' },
-    })
+    const { body, ...init } = this.#unasked(given)
+    return new Response(body, init)
+  }
+
+  /** What is answered on a connection whose request could not be read as one; after it the connection is closed. */
+  unreadable({ code = '' }: NodeJS.ErrnoException): string {
+    const { body, status, headers } = this.#unasked(unreadable(code))
+    const lines = { ...headers, ...CLOSE, 'content-length': Buffer.byteLength(body) }
+    return [
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+      ...Object.entries(lines).map(([name, value]) => `${name}: ${value}`),
+      '',
+      body,
+    ].join('\r\n')
+  }
+
+  /** The refusal of what never became a request. */
+  #unasked(error: unknown) {
+    const id = uuid()
+    const problem = problemOf(error, 'device')
+    this.#parts.logger.info({ request_id: id, route: 'none', status: problem.status, reason: problem.reason }, 'request')
+    const headers = { 'content-type': PROBLEM, 'x-request-id': id, ...this.headers.always, ...headersOf(problem) }
+    return { status: problem.status, body: JSON.stringify({ ...problem, request_id: id }), headers }
   }
 
   /** A mistake of our own: noted with its stack, which holds code and no content. */
@@ -144,6 +167,7 @@ export class Frame {
   }
 }
 
+const PROBLEM = 'application/problem+json'
 const CLOSE = { connection: 'close' }
 const TAKES_BODY = new Set(['POST', 'PUT', 'PATCH'])
 /** What is shorter fits into the buffers of a connection. */

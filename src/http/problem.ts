@@ -1,6 +1,5 @@
 // Refusals as RFC 9457 problems. The only place where a status code stands.
 
-import { STATUS_CODES } from 'node:http'
 import { Refusal, type RefusalKind } from '../core/errors.ts'
 
 const statuses: Record<RefusalKind, number> = {
@@ -84,20 +83,9 @@ export function headersOf({ status, allow }: Pick<Problem, 'status'> & { allow?:
   return {}
 }
 
-/** What is answered on a connection whose request could not be read as one; after it the connection is closed. */
-export function unreadable({ code = '' }: { code?: string }): string {
-  const refusal = unreadables[code] ?? new Refusal('invalid', 'not-http', 'This is not a request of HTTP.')
-  const problem = problemOf(refusal, 'device')
-  const body = JSON.stringify(problem)
-  return [
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
-    ...Object.entries({ connection: 'close', ...headersOf(problem) }).map(([name, value]) => `${name}: ${value}`),
-    'Content-Type: application/problem+json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    '',
-    body,
-  ].join('\r\n')
-}
+/** Why a request could not be read as one, by the parser's own code for it. */
+export const unreadable = (code: string): Refusal =>
+  unreadables[code] ?? new Refusal('invalid', 'not-http', 'This is not a request of HTTP.')
 
 const unreadables: Record<string, Refusal> = {
   HPE_HEADER_OVERFLOW: new Refusal('too-large', 'headers-too-large', 'The headers are too large.'),

@@ -14,6 +14,7 @@ import type { Sessile } from '../core/sessile.ts'
 import { readJson } from './body.ts'
 import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
+import { policyOf } from './headers.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
@@ -34,7 +35,8 @@ export interface DoorParts extends FrameParts {
   operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
 }
 
-const docs = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
+const page = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
+const docs: Given = { status: success.done, type: 'text/html; charset=utf-8', body: page, headers: policyOf(page) }
 
 export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
@@ -91,16 +93,13 @@ export class Door {
       return json({ status: 'ready' })
     })
     get('/openapi.json', () => ({ status: success.done, type: 'application/json', body: contract }))
-    get('/docs', () => ({
-      status: success.done,
-      type: 'text/html; charset=utf-8',
-      body: docs,
-      headers: { 'content-security-policy': DOCS_POLICY },
-    }))
+    get('/docs', () => docs)
     this.app.notFound((c) =>
       this.frame.answer(c, 'none', 'api', async () => {
         const methods = this.#methodsAt(c.req.path)
         if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
+        const preflight = this.frame.headers.preflight(methods, c.env.incoming)
+        if (preflight) return { status: success.done, body: '', headers: preflight }
         const allow = methods.join(', ')
         throw new Refusal('invalid', 'method-not-allowed', `At this address there is ${allow} alone.`, { facts: { allow } })
       }),
@@ -188,9 +187,6 @@ const json = (value: unknown, status: number = success.done): Given => ({
   type: 'application/json',
   body: JSON.stringify(value),
 })
-
-const DOCS_POLICY =
-  "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 function idempotencyKey(given: string | string[] | undefined): string | undefined {
   if (given === undefined) return undefined
