@@ -72,3 +72,32 @@ CREATE TABLE keys (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX keys_1 ON keys (secret_sha256);
 CREATE INDEX keys_2 ON keys (created_at, key_id);
+
+-- Every assignment of a therapist to a user.
+CREATE TABLE assignments (
+  assignment_id TEXT PRIMARY KEY,
+  therapist_id TEXT NOT NULL, -- the account that is assigned
+  user_id TEXT NOT NULL, -- whose data is within its reach
+  relationship_type TEXT NOT NULL, -- in the words of whoever assigned it
+  begun_at TEXT NOT NULL,
+  begun_by TEXT NOT NULL,
+  ended_at TEXT, -- NULL while it is active
+  ended_by TEXT
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX assignments_1 ON assignments (therapist_id, user_id) WHERE ended_at IS NULL;
+CREATE INDEX assignments_2 ON assignments (begun_at, assignment_id);
+CREATE INDEX assignments_3 ON assignments (therapist_id, begun_at, assignment_id);
+CREATE INDEX assignments_4 ON assignments (user_id, begun_at, assignment_id);
+
+-- Every emergency access that was taken.
+CREATE TABLE emergencies (
+  access_id TEXT PRIMARY KEY,
+  therapist_id TEXT NOT NULL, -- the account that took it
+  user_id TEXT NOT NULL, -- whose data is within its reach
+  reason TEXT NOT NULL, -- in the words of the therapist
+  opened_at TEXT NOT NULL,
+  until TEXT NOT NULL -- from then on it is over
+) STRICT, WITHOUT ROWID;
+CREATE INDEX emergencies_1 ON emergencies (therapist_id, until);
+CREATE INDEX emergencies_2 ON emergencies (opened_at, access_id);
+CREATE INDEX emergencies_3 ON emergencies (user_id, opened_at, access_id);

@@ -244,6 +244,18 @@ const valid: Record<string, fc.Arbitrary<unknown>> = {
     ['key_id', 'role', 'users', 'system', 'secret_sha256'],
   ),
   'key.revoked.v1': fc.record({ key_id: ulid.map((id) => `key_${id}`) }),
+  'assignment.begun.v1': fc.record({
+    assignment_id: ulid.map((id) => `asg_${id}`),
+    user_id: opaque,
+    relationship_type: text(64, 1),
+  }),
+  'assignment.ended.v1': fc.record({ assignment_id: ulid.map((id) => `asg_${id}`), user_id: opaque }),
+  'emergency.opened.v1': fc.record({
+    access_id: ulid.map((id) => `emg_${id}`),
+    user_id: opaque,
+    reason: matching(/^\S[\s\S]{8,100}\S$/),
+    until: instant,
+  }),
 }
 
 type Holder = Record<string, unknown>

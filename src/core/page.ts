@@ -33,6 +33,12 @@ export class Where {
     else this.need(`${column} IN (SELECT value FROM json_each(?))`, JSON.stringify(these))
   }
 
+  /** One of two columns has one of these values. */
+  needOneOfEither([one, other]: [string, string], these: readonly string[]): void {
+    const among = 'IN (SELECT value FROM json_each(?))'
+    this.need(`(${one} ${among} OR ${other} ${among})`, JSON.stringify(these), JSON.stringify(these))
+  }
+
   get sql(): string {
     return this.#parts.length > 0 ? `WHERE ${this.#parts.join(' AND ')}` : ''
   }

@@ -40,6 +40,8 @@ export interface Caller {
   role: Role
   /** The users in this caller's reach: those in a key's scope, those assigned to a therapist, oneself. */
   users: 'all' | readonly string[]
+  /** Those of them who are within reach by emergency access alone, and until when. */
+  emergencies?: ReadonlyMap<string, string>
   /** May this caller record as `system`? */
   system: boolean
   /** Does this caller own the files? Proved by a token that only they can read, and by no key. */

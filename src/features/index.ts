@@ -1,6 +1,8 @@
 // The features: this list is the only one.
 
 import { gather } from '../core/feature.ts'
+import { assignmentsFeature } from './assignments.ts'
+import { emergencyFeature } from './emergency.ts'
 import { keysFeature } from './keys.ts'
 import { listsFeature } from './lists.ts'
 import { recordsFeature } from './records.ts'
@@ -8,6 +10,6 @@ import { sessionsFeature } from './sessions.ts'
 import { transcriptsFeature } from './transcripts.ts'
 
 export const features = gather(
-  [sessionsFeature, listsFeature, transcriptsFeature, recordsFeature, keysFeature],
+  [sessionsFeature, listsFeature, transcriptsFeature, recordsFeature, keysFeature, assignmentsFeature, emergencyFeature],
   new URL('.', import.meta.url),
 )

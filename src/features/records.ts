@@ -76,7 +76,7 @@ const record = z.strictObject({
 })
 
 /** The names that Sessile's own records carry; nobody else may assert in their name. */
-const ownSources = ['session_manager', 'keys']
+const ownSources = ['session_manager', 'keys', 'assignments', 'emergency']
 
 const append = command({
   at: 'POST /api/v1/sessions/{session_id}/records',
