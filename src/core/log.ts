@@ -79,6 +79,8 @@ export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
 
 export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
 export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(log)
+/** Whose log it is, where it is a user's. */
+export const userOf = (log: string) => (log.startsWith('users/') ? log.split('/')[1] : undefined)
 export const userLog = (user_id: string) => `users/${user_id}/user`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
 export const auditLog = (timestamp: string) => `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}`

@@ -73,22 +73,31 @@ export const policy: Record<Action, Record<Role, Reach>> = {
   operate:           { nobody: '–',    device: '–',        patient: '–',    therapist: '–',        researcher: '–',            analyst: '–',            admin: 'all' },
 }
 
-/** The users whom the caller may do this to, by name: all, or a list. Refuses where the table has nothing for the caller. */
-export function reach(caller: Caller, action: Action): 'all' | readonly string[] {
-  const reach = policy[action][caller.role]
+/** The users whom the caller may do this to, by name: all, or a list; undefined where the table has nothing for the caller. */
+function within({ role, account_id, users }: Caller, action: Action): 'all' | readonly string[] | undefined {
+  const reach = policy[action][role]
   if (reach === 'all') return 'all'
-  if (reach === 'self') return [caller.account_id]
-  if (reach === 'in scope' || reach === 'assigned') return caller.users
-  throw forbidden()
+  if (reach === 'self') return [account_id]
+  return reach === 'in scope' || reach === 'assigned' ? users : undefined
 }
 
-/** Refuses unless the caller may do this to the data of all these users; what is nobody's is for those who reach all. */
+/** The users whom the caller may do this to. Refuses where there cannot be any. */
+export function reach(caller: Caller, action: Action): 'all' | readonly string[] {
+  const users = within(caller, action)
+  if (!users) throw forbidden()
+  return users
+}
+
+/** May the caller do this to the data of all these users? What is nobody's is for those who reach all. */
+export function permits(caller: Caller, action: Action, users: readonly string[]): boolean {
+  if (policy[action][caller.role] === 'open') return true
+  const reached = within(caller, action) ?? []
+  return reached === 'all' || (users.length > 0 && users.every((user) => reached.includes(user)))
+}
+
+/** Refuses unless the caller may do this to the data of all these users. */
 export function permit(caller: Caller, action: Action, users: readonly string[]): void {
-  if (policy[action][caller.role] === 'open') return
-  const within = reach(caller, action)
-  if (within === 'all') return
-  if (users.length > 0 && users.every((user) => within.includes(user))) return
-  throw forbidden()
+  if (!permits(caller, action, users)) throw forbidden()
 }
 
 const forbidden = () => new Refusal('forbidden', 'forbidden', 'This caller does not reach that far.')

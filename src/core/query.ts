@@ -5,6 +5,7 @@ import type { Refuses } from './command.ts'
 import type { Refusal } from './errors.ts'
 import type { Action, Caller } from './policy.ts'
 import type { Erased, Recorded } from './record.ts'
+import type { Sight } from './sight.ts'
 import type { Read } from './view.ts'
 
 export interface Asked<I, R extends string> {
@@ -17,8 +18,10 @@ export interface Asked<I, R extends string> {
   permit(...users: string[]): void
   /** The users whose data the caller may see here: what a list is limited to. */
   reach(): 'all' | readonly string[]
-  /** The records of a log in order, as they read today; erased ones too. */
+  /** The records of a log in order, as they read today and as far as the caller may see them; erased ones too. */
   records(log: string, after?: number): Iterable<Recorded | Erased>
+  /** A part of a log as an answer, as far as the caller may see it. */
+  slice(log: string, part: { after: number; limit: number; follow: boolean }): Slice
   /** The logs of which only a part is in the views, or nothing. */
   damaged(): ReadonlyMap<string, string>
   /** A sentence for people about a record. */
@@ -40,8 +43,10 @@ export class Slice {
   readonly after: number
   readonly limit: number
   readonly follow: boolean
-  constructor(log: string, { after, limit, follow }: { after: number; limit: number; follow: boolean }) {
+  readonly sight: Sight
+  constructor(log: string, sight: Sight, { after, limit, follow }: { after: number; limit: number; follow: boolean }) {
     this.log = log
+    this.sight = sight
     this.after = after
     this.limit = limit
     this.follow = follow

@@ -7,13 +7,14 @@ import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
-import type { Log, PlacedLine } from './log.ts'
-import { type Caller, permit, permitPerformer, reach } from './policy.ts'
-import type { Query } from './query.ts'
+import { type Log, userOf } from './log.ts'
+import { type Caller, permit, permitPerformer, permits, reach } from './policy.ts'
+import { type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
-import { type Place, soundLines } from './sound.ts'
+import { type Passed, type Sight, type Stand, seen } from './sight.ts'
+import { beginningOf, soundLines } from './sound.ts'
 import { isSqlite } from './tables.ts'
 import type { Read } from './view.ts'
 
@@ -76,7 +77,8 @@ export class Sessile {
           permitted = true
           return reach(caller, query.may)
         },
-        records: (log, after) => this.records(log, after),
+        records: (log, after) => this.records({ log, sight: this.#sightOf(caller, log), after: after ?? 0 }),
+        slice: (log, part) => new Slice(log, this.#sightOf(caller, log), part),
         damaged: () => this.recorder.views.damaged,
         says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
       })
@@ -98,22 +100,28 @@ export class Sessile {
     }
   }
 
-  /** The lines of a log from a place on, or a refusal where they are not what was recorded. */
-  lines(log: string, from?: Place): Generator<PlacedLine & Place> {
+  /** The lines of a log from a stand on, as far as they may be seen; or a refusal where they are not what was recorded. */
+  lines({ log, sight }: Pick<Slice, 'log' | 'sight'>, from: Stand = { place: beginningOf(log), seq: 0 }): Generator<Passed> {
     try {
-      return soundLines(this.log, log, { ...(from ? { from } : {}), least: this.recorder.views.leastSize(log) })
+      const lines = soundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log) })
+      return seen(lines, { sight, events: this.gathered.events, seq: from.seq })
     } catch (error) {
       throw this.recorder.distrust(error) ? rebuilding() : error
     }
   }
 
-  /** The records of a log after this seq, as they read today. */
-  *records(log: string, after = 0): Generator<Recorded | Erased> {
-    for (const { bytes, number } of this.lines(log)) {
-      if ((number as number) <= after) continue
-      const record = parseLine(bytes)
-      yield isErased(record) ? record : this.gathered.events.upcast(record)
+  /** The records of a log after this seq, as they read today and as far as they may be seen. */
+  *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): Generator<Recorded | Erased> {
+    for (const { line, seq } of this.lines(part)) {
+      if (!line || seq <= after) continue
+      const record = parseLine(line)
+      yield isErased(record) ? record : Object.assign(this.gathered.events.upcast(record), { seq })
     }
+  }
+
+  /** Clinical records are for those who may read notes, whatever else they may read. */
+  #sightOf(caller: Caller, log: string): Sight {
+    return permits(caller, 'read notes', [userOf(log) ?? '']) ? 'whole' : 'not clinical'
   }
 
   /** Lets the system do what is due. */

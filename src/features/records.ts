@@ -7,7 +7,7 @@ import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
-import { query, Slice, whole } from '../core/query.ts'
+import { query, whole } from '../core/query.ts'
 import { flat, isErased, type Recorded } from '../core/record.ts'
 import { lostSession, sessions, shownSession } from './sessions.ts'
 
@@ -133,9 +133,9 @@ const read = query({
   also: ['application/x-ndjson', 'text/event-stream'],
   output: z.object({ records: z.array(z.looseObject({ seq: z.int() })), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id, after, limit, follow }, ...on }) => {
+  read: ({ input: { session_id, after, limit, follow }, slice, ...on }) => {
     const session = shownSession(on, session_id)
-    return new Slice(sessionLog(session.user_id, session_id), { after, limit, follow: follow === '1' })
+    return slice(sessionLog(session.user_id, session_id), { after, limit, follow: follow === '1' })
   },
 })
 

@@ -4,9 +4,10 @@
 
 import type { ServerResponse } from 'node:http'
 import type { Slice } from '../core/query.ts'
-import { scan } from '../core/record.ts'
+import { skim } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
-import { beginningOf, type Place } from '../core/sound.ts'
+import { asTold, type Stand } from '../core/sight.ts'
+import { beginningOf } from '../core/sound.ts'
 import { whenOver } from './connections.ts'
 import { problemOf } from './problem.ts'
 
@@ -25,9 +26,8 @@ const LEFT_ALONE_MS = 1000
 /** What a reader who stands at one place in a log is sent next. */
 interface Piece {
   bytes: Buffer
-  /** Where in the log, and with which seq, it ends. */
-  place: Place
-  seq: number
+  /** Where it ends. */
+  stand: Stand
   /** Is there nothing after it? */
   last: boolean
   /** Why nothing can come after it. */
@@ -138,11 +138,11 @@ export class Followers {
     }
   }
 
-  piece(sessile: Sessile, log: string, place: Place, seq: number): Piece {
-    const key = `${log} ${place.end} ${seq}`
+  piece(sessile: Sessile, slice: Slice, stand: Stand): Piece {
+    const key = `${slice.log} ${slice.sight} ${stand.place.end} ${Math.max(stand.seq, slice.after)}`
     let piece = this.#pieces.get(key)
     if (!piece) {
-      piece = pieceOf(sessile, log, place, seq)
+      piece = pieceOf(sessile, slice, stand)
       // Only for those whose turn comes with ours: the log goes on.
       if (this.#pieces.size === 0) setImmediate(() => this.#pieces.clear())
       this.#pieces.set(key, piece)
@@ -151,19 +151,20 @@ export class Followers {
   }
 }
 
-function pieceOf(sessile: Sessile, log: string, from: Place, after: number): Piece {
+function pieceOf(sessile: Sessile, slice: Slice, from: Stand): Piece {
   let text = ''
-  let [place, seq] = [from, after]
-  const piece = (last: boolean) => ({ bytes: Buffer.from(text), place, seq, last })
+  let stand = from
+  const piece = (last: boolean) => ({ bytes: Buffer.from(text), stand, last })
   try {
-    for (const { bytes, end, hash, number } of sessile.lines(log, from)) {
-      place = { end, hash, number }
-      if ((number as number) > seq) {
-        seq = number as number
-        text += `id: ${seq}\nevent: ${scan(bytes) ? 'record' : 'erased'}\ndata: ${bytes.toString()}\n\n`
+    for (const { line, place, seq } of sessile.lines(slice, from)) {
+      const { end, hash, number } = place
+      stand = { place: { end, hash, number }, seq }
+      if (line && seq > slice.after) {
+        const data = asTold(line, seq, slice.sight).toString()
+        text += `id: ${seq}\nevent: ${skim(line) ? 'record' : 'erased'}\ndata: ${data}\n\n`
       }
       // Others get their turn, also where all is passed over.
-      if (text.length > AT_ONCE || end - from.end > MOST_PASSED) return piece(false)
+      if (text.length > AT_ONCE || end - from.place.end > MOST_PASSED) return piece(false)
     }
   } catch (broken) {
     return { ...piece(false), broken }
@@ -176,12 +177,11 @@ const MOST_PASSED = 4 * 1024 * 1024
 class Follower {
   readonly #all: Followers
   readonly #sessile: Sessile
-  readonly #log: string
+  readonly #slice: Slice
   readonly #outgoing: ServerResponse
   readonly #unwatch: () => void
   readonly #beat: NodeJS.Timeout
-  #place: Place
-  #seq: number
+  #stand: Stand
   #caughtUp = false
   #over = false
   /** How many bytes are on their way, and since when. */
@@ -189,14 +189,13 @@ class Follower {
   since = 0
   cut = false
 
-  constructor(all: Followers, sessile: Sessile, { log, after }: Slice, outgoing: ServerResponse) {
+  constructor(all: Followers, sessile: Sessile, slice: Slice, outgoing: ServerResponse) {
     this.#all = all
     this.#sessile = sessile
-    this.#log = log
-    this.#place = beginningOf(log)
-    this.#seq = after
+    this.#slice = slice
+    this.#stand = { place: beginningOf(slice.log), seq: 0 }
     this.#outgoing = outgoing
-    this.#unwatch = sessile.recorder.watchers.add(log, () => this.pump())
+    this.#unwatch = sessile.recorder.watchers.add(slice.log, () => this.pump())
     this.#beat = setInterval(() => this.underWay === 0 && this.#send(STILL_HERE), HEARTBEAT_MS).unref()
   }
 
@@ -207,9 +206,8 @@ class Follower {
   }
 
   #give(): void {
-    const { bytes, place, seq, last, broken } = this.#all.piece(this.#sessile, this.#log, this.#place, this.#seq)
-    this.#place = place
-    this.#seq = seq
+    const { bytes, stand, last, broken } = this.#all.piece(this.#sessile, this.#slice, this.#stand)
+    this.#stand = stand
     if (broken !== undefined) {
       // A line that is not what was recorded: the stream ends before it, and says why.
       if (bytes.length > 0) this.#send(bytes)
@@ -220,13 +218,18 @@ class Follower {
     else if (!last) this.#all.ready(this)
     if (last && !this.#caughtUp) {
       this.#caughtUp = true
-      this.#send(Buffer.from(`event: caught-up\ndata: {"seq":${seq}}\n\n`))
+      this.#send(Buffer.from(`event: caught-up\ndata: {"seq":${this.#seq}}\n\n`))
     }
+  }
+
+  /** The last one that this reader has. */
+  get #seq(): number {
+    return Math.max(this.#stand.seq, this.#slice.after)
   }
 
   /** The log grew while this reader has yet to take what it was sent. */
   #mind(): void {
-    const behind = (this.#sessile.recorder.endOf(this.#log)?.size ?? 0) - this.#place.end
+    const behind = (this.#sessile.recorder.endOf(this.#slice.log)?.size ?? 0) - this.#stand.place.end
     if (this.#caughtUp && behind > MOST_BEHIND) this.#all.cutOff(this)
   }
 

@@ -2,6 +2,7 @@
 
 import type { Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
+import { asTold } from '../core/sight.ts'
 import { turn } from '../core/turn.ts'
 import type { Hold } from './burden.ts'
 
@@ -11,14 +12,14 @@ const MOST_IN_PAGE = 4 * 1024 * 1024
 const SLICE_MS = 5
 
 /** What is gathered is held by `hold`, so that pages which nobody takes do not take all memory. */
-export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice, hold: Hold): Promise<string> {
+export async function sliceAsJson(sessile: Sessile, slice: Slice, hold: Hold): Promise<string> {
   const records: string[] = []
   let length = 0
   let last: number | null = null
   const page = (next_after: number | null) => `{"records":[${records.join(',')}],"next_after":${next_after}}`
   let until = performance.now() + SLICE_MS
-  for (const record of sessile.records(log, after)) {
-    if (records.length === limit || length > MOST_IN_PAGE) return page(last)
+  for (const record of sessile.records(slice)) {
+    if (records.length === slice.limit || length > MOST_IN_PAGE) return page(last)
     const text = JSON.stringify(record)
     records.push(text)
     length += text.length
@@ -32,17 +33,19 @@ export async function sliceAsJson(sessile: Sessile, { log, after, limit }: Slice
   return page(null)
 }
 
-export function sliceAsLines(sessile: Sessile, { log, after }: Slice): ReadableStream<Uint8Array> {
-  const lines = sessile.lines(log)
+export function sliceAsLines(sessile: Sessile, slice: Slice): ReadableStream<Uint8Array> {
+  const lines = sessile.lines(slice)
   const piece = (): Buffer => {
     const chunk: Buffer[] = []
     let length = 0
     while (length <= AT_ONCE) {
       const next = lines.next()
       if (next.done) break
-      if ((next.value.number as number) <= after) continue
-      chunk.push(next.value.bytes, NEWLINE)
-      length += next.value.bytes.length
+      const { line, seq } = next.value
+      if (!line || seq <= slice.after) continue
+      const bytes = asTold(line, seq, slice.sight)
+      chunk.push(bytes, NEWLINE)
+      length += bytes.length
     }
     return Buffer.concat(chunk)
   }

@@ -1,0 +1,48 @@
+// Sight: how much of a log a reader is told. Who may not read notes is told of a log as if its clinical records had never
+// been written: the others are numbered anew, and without their seals, which would tell of a line that was left out.
+
+import type { Events } from './event.ts'
+import type { PlacedLine } from './log.ts'
+import { skim } from './record.ts'
+import { SEAL_LENGTH } from './seal.ts'
+import type { Place } from './sound.ts'
+
+export type Sight = 'whole' | 'not clinical'
+
+/** Where a reader stands: behind this line, which is the how-manieth that it is told of. */
+export interface Stand {
+  place: Place
+  seq: number
+}
+
+/** A line that was passed, as it was recorded; nothing of it where the reader is not told. */
+export interface Passed extends Stand {
+  line: Buffer | undefined
+}
+
+/** The lines from a stand on that a reader with this sight is told. */
+export function* seen(
+  lines: Iterable<PlacedLine & Place>,
+  { sight, events, seq }: { sight: Sight; events: Events; seq: number },
+): Generator<Passed> {
+  for (const place of lines) {
+    if (sight === 'whole') yield { line: place.bytes, place, seq: place.number as number }
+    else if (isClinical(place.bytes, events)) yield { line: undefined, place, seq }
+    else yield { line: place.bytes, place, seq: ++seq }
+  }
+}
+
+/** Is it, or might it be? A type that nobody knows might, and an erased line does not tell its type. */
+function isClinical(line: Buffer, events: Events): boolean {
+  const type = skim(line)?.type
+  return type === undefined || (events.named(type)?.sensitivity ?? 'clinical') === 'clinical'
+}
+
+const SEQ = /^(\{"record_id":"[0-9a-f-]{36}","seq":)\d+/
+
+/** A line as it is told: the very bytes; or under the number that this reader knows it by, and without its seal. */
+export function asTold(line: Buffer, seq: number, sight: Sight): Buffer {
+  if (sight === 'whole') return line
+  const content = line.toString('utf8', 0, line.length - SEAL_LENGTH)
+  return Buffer.from(`${content.replace(SEQ, (_, before: string) => before + seq)}}`)
+}
