@@ -73,6 +73,35 @@ CREATE TABLE keys (
 CREATE UNIQUE INDEX keys_1 ON keys (secret_sha256);
 CREATE INDEX keys_2 ON keys (created_at, key_id);
 
+-- Every account of a person.
+CREATE TABLE accounts (
+  account_id TEXT PRIMARY KEY, -- of a patient the id of the user
+  name TEXT NOT NULL, -- what it signs in by, in lower case
+  role TEXT NOT NULL, -- patient, therapist, researcher, analyst or admin
+  password_hash TEXT, -- Argon2id; NULL while it has no password
+  invitation_sha256 TEXT, -- of the link that is open; NULL for none
+  invitation_expires_at TEXT,
+  created_at TEXT NOT NULL,
+  deactivated_at TEXT -- NULL while it may sign in
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX accounts_1 ON accounts (name);
+CREATE UNIQUE INDEX accounts_2 ON accounts (invitation_sha256);
+
+-- Every sign-in: a family of tokens.
+CREATE TABLE signins (
+  signin_id TEXT PRIMARY KEY,
+  account_id TEXT NOT NULL,
+  by TEXT NOT NULL, -- what it was proved by
+  device TEXT, -- what people call it
+  refresh_sha256 TEXT NOT NULL, -- of the refresh token that is good
+  before_sha256 TEXT, -- of the one before
+  refreshed_at TEXT NOT NULL,
+  expires_at TEXT NOT NULL, -- unless it is refreshed by then
+  began_at TEXT NOT NULL,
+  ended_at TEXT -- NULL while it was not ended
+) STRICT, WITHOUT ROWID;
+CREATE INDEX signins_1 ON signins (account_id) WHERE ended_at IS NULL;
+
 -- Every assignment of a therapist to a user.
 CREATE TABLE assignments (
   assignment_id TEXT PRIMARY KEY,

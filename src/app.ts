@@ -10,22 +10,24 @@ import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
 import { adopt, restore } from './core/fold.ts'
-import { type Source, systemSource } from './core/ids.ts'
+import { digest, type Source, systemSource } from './core/ids.ts'
 import type { Log } from './core/log.ts'
-import type { Caller } from './core/policy.ts'
 import { Recorder } from './core/recorder.ts'
 import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
 import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
-import { digest, hasAdmin, holderOf, makeKey, preset } from './features/keys.ts'
+import { hasAdmin, makeKey, preset } from './features/keys.ts'
 import { Connections } from './http/connections.ts'
+import { Identify } from './http/identify.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
+import { Secrets } from './secrets.ts'
+import { whoHolds } from './who.ts'
 
 const CHORES_MS = 1000
 /** Descriptors for what is opened for a moment only, and for what Node opens of its own. */
@@ -84,7 +86,8 @@ export async function openRecorder(
     restore: bringBack,
     fatal,
   })
-  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed })
+  const vault = new Secrets(config.home, config.reached.url ?? `http://${config.host}:${config.port}`)
+  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed, vault })
   // What fell due while nobody was running is done before anybody is let in.
   await whenWell(sessile, () => sessile.doChores())
   return sessile
@@ -122,7 +125,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     logger,
     sessile: () => sessile,
     unready: () => (sessile ? sessile.recorder.stalled : 'it is starting'),
-    authenticate: (secret) => (sessile ? authenticate(sessile, secret, operator) : undefined),
+    identify: new Identify({ ...whoHolds(() => ({ sessile, operator })), reached: config.reached }),
     operate: operations,
     surplus: (socket) => connections.isSurplus(socket),
     patience: config.patience,
@@ -142,6 +145,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     operator = digest(log.announce(url))
     sessile = await openRecorder(log, opening, log.tookOver ? 'a process that was taken over may still have them open' : undefined)
     const ready = sessile
+    await ready.vault.ready(ready.source.now())
     const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
@@ -225,15 +229,6 @@ const unlessDamaged = (logger: Logger) => (error: unknown) => {
 
 const unless = (reason: string) => (error: unknown) => {
   if (!(error instanceof Refusal) || error.reason !== reason) throw error
-}
-
-const operatorCaller: Caller = { account_id: 'operator', role: 'admin', users: 'all', system: true, operator: true }
-
-/** The operator's token is compared by its digest, of which time may tell what it will; anybody else holds a key or nothing. */
-function authenticate(sessile: Sessile, secret: string, operator: string | undefined): Caller | undefined {
-  const stated = digest(secret)
-  if (stated === operator) return operatorCaller
-  return sessile.reading((read) => holderOf(read, stated))
 }
 
 /** What the command line asks of a running recorder: that files be complete, and to take over views that it has filled. */

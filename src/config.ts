@@ -1,5 +1,6 @@
 // The environment, read here and nowhere else, and checked before anything starts.
 
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Settings } from './core/settings.ts'
 import { kindNames } from './features/kinds.ts'
@@ -28,7 +29,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const port = Number(env.SESSILE_PORT || 8787)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new BadConfig(`SESSILE_PORT must be a port number, not ${env.SESSILE_PORT}.`)
-  const adminKey = env.SESSILE_ADMIN_KEY
+  const adminKey = secret(env, 'SESSILE_ADMIN_KEY')
   if (adminKey !== undefined && adminKey.length < 32) throw new BadConfig('SESSILE_ADMIN_KEY must have 32 characters or more.')
   const logLevel = env.SESSILE_LOG_LEVEL ?? 'info'
   if (!LEVELS.includes(logLevel)) throw new BadConfig(`SESSILE_LOG_LEVEL must be one of ${LEVELS.join(', ')}.`)
@@ -44,9 +45,29 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     settings: {
       idle: perKind('SESSILE_IDLE_SECONDS', env.SESSILE_IDLE_SECONDS),
       longest: perKind('SESSILE_LONGEST_SECONDS', env.SESSILE_LONGEST_SECONDS),
+      signUp: isOn('SESSILE_SIGN_UP', env.SESSILE_SIGN_UP || 'off'),
+      passwords: isOn('SESSILE_PASSWORDS', env.SESSILE_PASSWORDS || 'on'),
     },
     colour: env.NO_COLOR === undefined && process.stdout.isTTY === true,
   }
+}
+
+/** A secret as it is, or from the file that `<name>_FILE` names: what stands in the environment, more can see. */
+function secret(env: NodeJS.ProcessEnv, name: string): string | undefined {
+  const file = env[`${name}_FILE`] || undefined
+  const given = env[name]
+  if (file === undefined) return given
+  if (given !== undefined) throw new BadConfig(`${name} and ${name}_FILE are both set: one of them is enough.`)
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch (error) {
+    throw new BadConfig(`${name}_FILE cannot be read: ${(error as Error).message}.`)
+  }
+}
+
+function isOn(name: string, text: string): boolean {
+  if (text === 'on' || text === 'off') return text === 'on'
+  throw new BadConfig(`${name} must be on or off, not ${text}.`)
 }
 
 /**

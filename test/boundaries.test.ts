@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { kinds } from '../src/features/kinds.ts'
+import { settingsOf } from './config.ts'
 import { clockAt, linesIn, logBytes, refused, run, said, sessionFile } from './harness.ts'
 
 describe('sessions.start', () => {
@@ -232,7 +233,7 @@ describe('the system', () => {
 
   it('closes a session after 24 hours, however busy it is; a workflow may be idle', async () => {
     const clock = clockAt('2031-05-02T09:00:00Z')
-    const { admin, sessile } = await run(undefined, { settings: { idle: { capture: 0 }, longest: {} } }, clock)
+    const { admin, sessile } = await run(undefined, { settings: settingsOf({ idle: { capture: 0 } }) }, clock)
     const capture = await admin.start()
     const workflow = await admin.start({ kind: 'workflow' })
     clock.move(24 * 3600 - 1)

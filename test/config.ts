@@ -1,8 +1,17 @@
 // A configuration for a data directory, for whoever opens one without a command line.
 
 import type { Config } from '../src/config.ts'
+import type { Settings } from '../src/core/settings.ts'
 
 export const ADMIN = 'an-admin-key-of-thirty-two-letters-or-more'
+
+export const settingsOf = (more: Partial<Settings> = {}): Settings => ({
+  idle: {},
+  longest: {},
+  signUp: false,
+  passwords: true,
+  ...more,
+})
 
 export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   home,
@@ -12,7 +21,7 @@ export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   patience: 30_000,
   reached: { url: undefined, secure: false, origins: [] },
   logLevel: 'silent',
-  settings: { idle: {}, longest: {} },
+  settings: settingsOf(),
   colour: false,
   ...more,
 })

@@ -56,7 +56,12 @@ export interface Reply {
 // biome-ignore lint/suspicious/noExplicitAny: a test looks into an answer whose shape it asserts
 export type Json = any
 
-/** Somebody with a key, at a door. */
+/** Somebody with an account, signed in. */
+export type SignedIn = Client & Record<'account_id' | 'signin_id' | 'refresh_token' | 'name', string>
+export const PASSWORD = 'a password that nobody guesses'
+let accountsMade = 0
+
+/** Somebody with a key or an access token, at a door. */
 export class Client {
   readonly url: string
   readonly key: string | undefined
@@ -93,6 +98,23 @@ export class Client {
     const made = await this.post('/api/v1/keys', { account_id: 'device-7', ...scope })
     expect(made.status).toBe(201)
     return Object.assign(new Client(this.url, made.body.secret), { key_id: made.body.key_id as string })
+  }
+
+  /** Somebody invited by this caller, who has set a password and signed in. Of a patient, `account_id` is the user. */
+  async account({ role = 'patient', ...who }: { role?: string; account_id?: string; name?: string } = {}): Promise<SignedIn> {
+    const name = who.name ?? `${who.account_id ?? role}-${++accountsMade}@sessile.example`
+    const made = await this.post('/api/v1/accounts', { role, ...who, name })
+    expect(made.status).toBe(201)
+    const anyone = new Client(this.url, undefined)
+    expect((await anyone.post('/api/v1/invitations/accept', { token: made.body.token, password: PASSWORD })).status).toBe(200)
+    return anyone.signIn(name)
+  }
+
+  async signIn(name: string, password = PASSWORD, more: object = {}): Promise<SignedIn> {
+    const { status, body } = await this.post('/api/v1/sign-in', { name, password, ...more })
+    expect(status).toBe(201)
+    const { account_id, signin_id, refresh_token } = body
+    return Object.assign(new Client(this.url, body.access_token), { account_id, signin_id, refresh_token, name })
   }
 }
 

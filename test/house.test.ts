@@ -299,6 +299,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
   'src/cli/looking.ts': ['copyFileSync', 'mkdtempSync', 'rmSync'], // a copy of the views, in the temporary folder
   'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/, projections/*.sql and docs/POLICY.md
+  'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
   'src/load.mjs': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/

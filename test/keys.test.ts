@@ -4,11 +4,16 @@ import { describe, expect, it } from 'vitest'
 import { Client, linesIn, refused, run, said } from './harness.ts'
 
 describe('keys', () => {
-  it('are needed everywhere but at the health checks and the documentation', async () => {
+  it('are needed everywhere but at the health checks, the documentation, and where one signs in', async () => {
     const running = await run()
     const { body: contract } = await running.anyone.get('/openapi.json')
-    for (const [path, operations] of Object.entries<object>(contract.paths)) {
-      for (const method of Object.keys(operations)) {
+    const open: string[] = []
+    for (const [path, operations] of Object.entries<Record<string, { security?: [] }>>(contract.paths)) {
+      for (const [method, { security }] of Object.entries(operations)) {
+        if (security?.length === 0) {
+          open.push(path)
+          continue
+        }
         const at = path.replace(/\{\w+\}/g, 'x')
         await refused(
           running,
@@ -18,6 +23,7 @@ describe('keys', () => {
         )
       }
     }
+    expect(open).toEqual(['/api/v1/sign-up', '/api/v1/invitations/accept', '/api/v1/sign-in', '/api/v1/refresh'])
     for (const path of ['/healthz', '/readyz', '/openapi.json', '/docs'])
       expect((await running.anyone.raw('GET', path)).status).toBe(200)
   })

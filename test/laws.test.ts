@@ -34,10 +34,11 @@ describe('law 1: one writer', () => {
           readFileSync(join(root, file), 'utf8'),
         ),
       )
-    // disk.ts is that room's only door; views.ts syncs projections, print.ts writes schemas, logger.ts to stderr; the others read.
+    // disk.ts is that room's only door; views.ts syncs projections, print.ts writes schemas, logger.ts to stderr, secrets.ts
+    // under secrets/; the others read.
     const readers = ['log/anyway.ts', 'log/salvage.ts']
-    expect(writers.sort()).toEqual(['cli/print.ts', 'core/views.ts', 'log/disk.ts', 'logger.ts', ...readers].sort())
-    for (const file of [...readers, 'core/views.ts']) {
+    expect(writers.sort()).toEqual(['cli/print.ts', 'core/views.ts', 'log/disk.ts', 'logger.ts', 'secrets.ts', ...readers].sort())
+    for (const file of [...readers, 'core/views.ts', 'secrets.ts']) {
       const opens = readFileSync(join(root, file), 'utf8')
         .split('\n')
         .filter((line) => line.includes('openSync('))
@@ -304,10 +305,11 @@ describe('what Sessile makes', () => {
     await apart.admin.get('/api/v1/sessions')
     for (const file of [
       ...filesUnder(join(home, 'logs')).map((name) => join(home, 'logs', name)),
+      ...readdirSync(join(home, 'secrets')).map((name) => join(home, 'secrets', name)),
       ...readdirSync(join(home, 'projections')).map((name) => join(home, 'projections', name)),
     ]) {
       expect([file, statSync(file).mode & 0o077]).toEqual([file, 0])
     }
-    expect(statSync(journalOf(home)).mode & 0o077).toBe(0)
+    for (const folder of [journalOf(home), join(home, 'secrets')]) expect(statSync(folder).mode & 0o077).toBe(0)
   })
 })

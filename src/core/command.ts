@@ -7,12 +7,31 @@ import type { Draft, EventType } from './event.ts'
 import type { Action, Caller } from './policy.ts'
 import { flat, type Recorded } from './record.ts'
 import type { Settings } from './settings.ts'
+import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
 
 export type Refuses = Record<string, RefusalKind>
 
-export interface Decision<I, R extends string> {
+/** What is at hand before a command is decided, outside of the recorder: there is time here, and there are secrets. */
+export interface Preparing<I, R extends string> {
   input: I
+  caller: Caller
+  /** What a browser carries for this in a cookie. */
+  carried: string | undefined
+  /** The views as they stand; by the time of the decision they may stand otherwise. */
+  read: Read
+  settings: Settings
+  vault: Vault
+  now: number
+  ulid(): string
+  secret(): string
+  refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
+}
+
+export interface Decision<I, R extends string, P = unknown> {
+  input: I
+  /** What was prepared for this command: true of the moment it was prepared in. */
+  prepared: P
   caller: Caller
   read: Read
   settings: Settings
@@ -50,18 +69,24 @@ export interface Command<I = unknown> {
   /** Does success make something new (201), or is it done (200)? */
   readonly makes: boolean
   readonly refuses: Refuses
+  /** May the caller name its request? Not where the input holds a secret, of which not even a digest may be recorded. */
+  readonly named: boolean
+  /** Does its answer bring what a browser carries from then on, or take it away? */
+  readonly carries: 'gives' | 'takes' | undefined
   /** Who asks here: a device's bad body is 400, an application's 422. */
   readonly door: 'device' | 'api'
   /** How an input comes from the body and the path's parameters; by default one object with the fields of both. */
   shape(body: unknown, path: Record<string, string>): unknown
   /** Where in the body the fault at this place of the input is. */
   place(path: string, body: unknown): string
+  /** What takes time or needs secrets, done before the recorder's turn; what it finds is judged by `decide`. */
+  prepare?(on: Preparing<I, string>): Promise<unknown>
   decide(on: Decision<I, string>): Draft[]
   /** A pure function of what was recorded, so that a retry gets the same answer after a restart or a rebuild. */
   answer(records: Recorded[], input: I): unknown
 }
 
-interface Declared<I, R extends Refuses> {
+interface Declared<I, R extends Refuses, P> {
   at?: string
   does: string
   may: Action
@@ -72,17 +97,24 @@ interface Declared<I, R extends Refuses> {
   output: z.ZodType
   makes?: boolean
   refuses?: R
+  named?: boolean
+  carries?: 'gives' | 'takes'
   door?: 'device' | 'api'
   shape?: Command<I>['shape']
   place?: Command<I>['place']
-  decide: (on: Decision<I, keyof R & string>) => Draft[]
+  prepare?: (on: Preparing<I, keyof R & string>) => Promise<P>
+  decide: (on: Decision<I, keyof R & string, P>) => Draft[]
   answer?: Command<I>['answer']
 }
 
-export function command<I, const R extends Refuses = Record<never, RefusalKind>>(declared: Declared<I, R>): Command<I> {
+export function command<I, const R extends Refuses = Record<never, RefusalKind>, P = undefined>(
+  declared: Declared<I, R, P>,
+): Command<I> {
   return {
     makes: false,
     refuses: {},
+    named: true,
+    carries: undefined,
     door: 'api',
     shape: (body, path) => (Object.keys(path).length === 0 ? body : { ...(body as object), ...path }),
     place: (path) => path.replace(/^records\.\d+\.data\./, ''),
@@ -92,6 +124,7 @@ export function command<I, const R extends Refuses = Record<never, RefusalKind>>
     },
     answer: (records) => flat(records[0] as Recorded),
     ...declared,
+    ...(declared.prepare ? { prepare: declared.prepare as NonNullable<Command<I>['prepare']> } : {}),
     decide: declared.decide as Command<I>['decide'],
   }
 }

@@ -25,6 +25,7 @@ export interface Request {
   input: unknown
   /** What the input was shaped from. */
   body: unknown
+  prepared?: unknown
   caller: Caller
   /** The caller's own name for this request (`Idempotency-Key`). */
   key?: string | undefined
@@ -173,6 +174,7 @@ export class Deciding {
       lastAt: this.#same.lastAt,
       damaged: this.#same.damaged,
       input: request.input,
+      prepared: request.prepared,
       caller: request.caller,
       read: this.views.read,
       now: this.latest,

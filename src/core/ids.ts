@@ -1,6 +1,6 @@
 // What an id looks like, and how new ones are made. Every pattern is linear: no input can make one slow.
 
-import { randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { monotonicFactory } from 'ulid'
 import { z } from 'zod'
 import { draw } from './random.ts'
@@ -9,6 +9,12 @@ const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
 /** The id of a user, an account or a device: opaque to Sessile, safe as a file name. */
 export const opaqueId = z.string().regex(OPAQUE, 'must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit')
+
+/** Names in which Sessile itself, the owner of the files, and whoever has not proved who they are do things. */
+export const reservedIds = ['system', 'operator', 'anonymous']
+
+/** What is kept of a secret that is long and random: enough to know it again. */
+export const digest = (secret: string) => hash('sha256', secret, 'hex')
 
 /** An instant on somebody else's clock: ISO 8601 with its offset. */
 export const instant = z.iso

@@ -44,6 +44,8 @@ export interface Caller {
   emergencies?: ReadonlyMap<string, string>
   /** May this caller record as `system`? */
   system: boolean
+  /** What it was proved by: the id of a key, or of a sign-in. */
+  by?: string
   /** Does this caller own the files? Proved by a token that only they can read, and by no key. */
   operator?: boolean
 }
@@ -84,13 +86,13 @@ function within({ role, account_id, users }: Caller, action: Action): 'all' | re
 /** The users whom the caller may do this to. Refuses where there cannot be any. */
 export function reach(caller: Caller, action: Action): 'all' | readonly string[] {
   const users = within(caller, action)
-  if (!users) throw forbidden()
+  if (!users) throw caller.role === 'nobody' ? unproved() : forbidden()
   return users
 }
 
 /** May the caller do this to the data of all these users? What is nobody's is for those who reach all. */
 export function permits(caller: Caller, action: Action, users: readonly string[]): boolean {
-  if (policy[action][caller.role] === 'open') return true
+  if (isOpen(action, caller)) return true
   const reached = within(caller, action) ?? []
   return reached === 'all' || (users.length > 0 && users.every((user) => reached.includes(user)))
 }
@@ -99,6 +101,19 @@ export function permits(caller: Caller, action: Action, users: readonly string[]
 export function permit(caller: Caller, action: Action, users: readonly string[]): void {
   if (!permits(caller, action, users)) throw forbidden()
 }
+
+/** May this be done without reaching anybody's data? */
+export const isOpen = (action: Action, { role }: Caller) => policy[action][role] === 'open'
+
+/** Whoever has not proved who they are. */
+export const nobody: Caller = { account_id: 'anonymous', role: 'nobody', users: [], system: false }
+
+export const unproved = () =>
+  new Refusal(
+    'unauthenticated',
+    'unauthenticated',
+    'A request says who asks: Authorization: Bearer …, with a key or an access token.',
+  )
 
 const forbidden = () => new Refusal('forbidden', 'forbidden', 'This caller does not reach that far.')
 

@@ -16,6 +16,7 @@ import type { Settings } from './settings.ts'
 import { type Passed, type Sight, type Stand, seen } from './sight.ts'
 import { beginningOf, soundLines } from './sound.ts'
 import { isSqlite } from './tables.ts'
+import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
 
 /** Sessile itself, when it acts on its own. */
@@ -26,6 +27,8 @@ export interface Asking {
   path?: Record<string, string>
   caller: Caller
   key?: string | undefined
+  /** What a browser carries in a cookie. */
+  carried?: string | undefined
 }
 
 export class Sessile {
@@ -34,25 +37,49 @@ export class Sessile {
   readonly gathered: Gathered
   readonly settings: Settings
   readonly source: Source
+  readonly vault: Vault
 
-  constructor(parts: { recorder: Recorder; log: Log; gathered: Gathered; settings: Settings; source: Source }) {
+  constructor(parts: { recorder: Recorder; log: Log; gathered: Gathered; settings: Settings; source: Source; vault: Vault }) {
     this.recorder = parts.recorder
     this.log = parts.log
     this.gathered = parts.gathered
     this.settings = parts.settings
     this.source = parts.source
+    this.vault = parts.vault
   }
 
-  /** Checks, permits, records; the answer comes when what was recorded is durable. */
-  perform(command: Command, { body, path = NO_PATH, caller, key }: Asking): Promise<unknown> {
+  /** Checks, permits, prepares, records; the answer comes when what was recorded is durable. */
+  perform(command: Command, asking: Asking): Promise<unknown> {
+    const { body, path = NO_PATH, caller, key } = asking
     try {
+      if (key !== undefined && !command.named) throw nameless()
       const input = check(command.input, command.shape(body, path))
       permit(caller, command.may, command.whose(input, caller))
       for (const performer of command.who(input)) permitPerformer(caller, performer)
-      return this.recorder.submit(command, { input, body, caller, key })
+      if (!command.prepare) return this.recorder.submit(command, { input, body, caller, key })
+      return this.#prepare(command, input, asking).then(
+        (prepared) => this.recorder.submit(command, { input, body, caller, key, prepared }),
+        (error) => Promise.reject(placed(this.#told(error), command, body)),
+      )
     } catch (error) {
       return Promise.reject(placed(error, command, body))
     }
+  }
+
+  async #prepare(command: Command, input: unknown, { caller, carried }: Asking): Promise<unknown> {
+    const now = this.source.now()
+    return command.prepare?.({
+      input,
+      caller,
+      carried,
+      read: (view) => this.reading((read) => read(view)),
+      settings: this.settings,
+      vault: this.vault,
+      now,
+      ulid: () => this.source.ulid(now),
+      secret: this.source.secret,
+      refuse: (reason, detail, facts) => refusalOf(command.refuses, reason, detail, facts),
+    })
   }
 
   /** Answers from what is durable, and from nothing that the caller may not see. */
@@ -86,7 +113,7 @@ export class Sessile {
       assert(permitted, `${query.at} answered without asking the policy`)
       return answer
     } catch (error) {
-      throw this.recorder.distrust(error) ? rebuilding() : unlessLacking(error)
+      throw this.#told(error)
     }
   }
 
@@ -96,8 +123,13 @@ export class Sessile {
     try {
       return read(this.recorder.views.read)
     } catch (error) {
-      throw this.recorder.distrust(error) ? rebuilding() : unlessLacking(error)
+      throw this.#told(error)
     }
+  }
+
+  /** What becomes of a mistake that was met while reading the views. */
+  #told(error: unknown): unknown {
+    return this.recorder.distrust(error) ? rebuilding() : unlessLacking(error)
   }
 
   /** The lines of a log from a stand on, as far as they may be seen; or a refusal where they are not what was recorded. */
@@ -106,7 +138,7 @@ export class Sessile {
       const lines = soundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log) })
       return seen(lines, { sight, events: this.gathered.events, seq: from.seq })
     } catch (error) {
-      throw this.recorder.distrust(error) ? rebuilding() : error
+      throw this.#told(error)
     }
   }
 
@@ -144,6 +176,11 @@ export class Sessile {
     }
   }
 }
+
+const nameless = () =>
+  invalid([
+    { path: 'Idempotency-Key', message: 'is not taken here: what is asked holds a secret, and no digest of it is recorded' },
+  ])
 
 const NO_PATH: Record<string, string> = {}
 

@@ -5,4 +5,8 @@ export interface Settings {
   idle: Readonly<Record<string, number>>
   /** Per kind, the longest a session may last, in seconds. Overrides the kind's own. */
   longest: Readonly<Record<string, number>>
+  /** May anybody make an account for themselves? */
+  signUp: boolean
+  /** May one sign in with a password? */
+  passwords: boolean
 }

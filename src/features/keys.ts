@@ -1,16 +1,16 @@
-// Keys: how devices and operators prove who they are, until there are accounts. A key is made, listed and revoked; its
+// Keys: how devices prove who they are, and operators beside their accounts. A key is made, listed and revoked; its
 // secret is shown once and kept only as a digest.
 
-import { hash } from 'node:crypto'
 import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { digest, opaqueId, reservedIds } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
+import { deactivated } from './accounts.ts'
 
 const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
 const keyId = z.string().regex(/^key_[0-9A-HJKMNP-TV-Z]{26}$/)
@@ -67,6 +67,10 @@ export const keys = view('keys', 'Every key that was made.', columns, {
     }),
   )
   .on(revoked, ({ timestamp, data: { key_id } }, rows) => rows.set({ key_id }, { revoked_at: timestamp }))
+  .on(deactivated, ({ user_id, timestamp }, rows) => {
+    for (const { key_id } of rows.find('WHERE account_id = ? AND revoked_at IS NULL', user_id))
+      rows.set({ key_id }, { revoked_at: timestamp })
+  })
 
 type KeyRow = Row<typeof columns>
 
@@ -90,10 +94,6 @@ const shownOf = (row: KeyRow): z.infer<typeof shown> => ({
   revoked_at: row.revoked_at,
 })
 
-const reserved = ['system', 'operator']
-
-export const digest = (secret: string) => hash('sha256', secret, 'hex')
-
 // Which key a digest belongs to, so that the many requests of one caller are one look-up. Whether the key still works, and
 // that the digest is its own, is looked at each time.
 const lately = new Map<string, string>()
@@ -113,7 +113,7 @@ export function holderOf(read: Read, stated: string): Caller | undefined {
   let caller = callers.get(row)
   if (!caller) {
     const { account_id, role, users, system } = shownOf(row)
-    caller = { account_id, role, users, system }
+    caller = { account_id, role, users, system, by: row.key_id }
     callers.set(row, caller)
   }
   return caller
@@ -136,7 +136,7 @@ const create = command({
   refuses: { 'scope-required': 'invalid', 'reserved-account': 'invalid' },
   decide: ({ input: { account_id, role, users, system, name }, caller, ulid, secret, reveal, refuse }) => {
     // Records in these names are asserted by Sessile itself, and by the owner of the files.
-    if (reserved.includes(account_id)) throw refuse('reserved-account', `${account_id} is not an account that holds keys.`)
+    if (reservedIds.includes(account_id)) throw refuse('reserved-account', `${account_id} is not an account that holds keys.`)
     const scope = users ?? (role === 'admin' ? 'all' : undefined)
     if (!scope) throw refuse('scope-required', 'A device’s key names the users in its scope, or all.')
     const token = `sessile_${secret()}`

@@ -38,6 +38,8 @@ export interface Given {
   /** A text, a stream, or what writes the answer piece by piece, for as long as it takes. */
   body: string | ReadableStream<Uint8Array> | ((outgoing: ServerResponse) => void)
   headers?: Record<string, string>
+  /** What the caller's browser is given to carry. */
+  cookies?: readonly string[]
   reason?: string
 }
 
@@ -73,7 +75,7 @@ export class Frame {
     } catch (error) {
       given = this.#refuse(asked, error)
     }
-    const { status, type, body, headers, reason } = given
+    const { status, type, body, headers, cookies = [], reason } = given
     // Nobody will read it: a stream that has been opened must be let go.
     if (incoming.method === 'HEAD' && typeof body === 'object') await body.cancel()
     const ms = Math.round((performance.now() - began) * 10) / 10
@@ -93,7 +95,9 @@ export class Frame {
     if (typeof body !== 'function' || incoming.method === 'HEAD') {
       const whole = typeof body === 'function' ? '' : body
       this.#untilTaken(asked, outgoing, whole)
-      return new Response(whole, { status, headers: all })
+      const response = new Response(whole, { status, headers: all })
+      for (const cookie of cookies) response.headers.append('set-cookie', cookie)
+      return response
     }
     asked.hold.keep(0)
     outgoing.writeHead(status, all)

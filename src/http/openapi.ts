@@ -5,6 +5,7 @@ import { z } from 'zod'
 import type { Command, Refuses } from '../core/command.ts'
 import type { RefusalKind } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
+import { type Action, isOpen, nobody } from '../core/policy.ts'
 import { jsonSchema } from '../core/print.ts'
 import type { Query } from '../core/query.ts'
 import { LARGEST_LINE } from '../core/record.ts'
@@ -17,6 +18,7 @@ const always: Refuses = {
   invalid: 'invalid',
   unauthenticated: 'unauthenticated',
   forbidden: 'forbidden',
+  'cross-site': 'forbidden',
   'target-too-long': 'too-large',
   'headers-too-large': 'too-large',
   'headers-too-slow': 'invalid',
@@ -58,18 +60,31 @@ export function openapi({ commands, queries }: Gathered): Json {
       description: 'The system of record for sessions. Every success of a command means that its records are durable.',
     },
     servers: [{ url: '/' }],
-    security: [{ key: [] }],
+    security: [{ bearer: [] }, { cookie: [] }],
     paths,
-    components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } }, schemas: { Problem: problem } },
+    components: { securitySchemes, schemas: { Problem: problem } },
   }
 }
+
+const securitySchemes = {
+  bearer: { type: 'http', scheme: 'bearer', description: 'A key, or the access token of a sign-in.' },
+  cookie: {
+    type: 'apiKey',
+    in: 'cookie',
+    name: '__Host-sessile-access',
+    description: 'What a browser was given at sign-in (sessile-access where Sessile is served on a loopback address without TLS).',
+  },
+}
+
+/** Nobody need prove who they are for what is open to all. */
+const openly = (may: Action) => (isOpen(may, nobody) ? { security: [] } : {})
 
 function place(paths: Record<string, Json>, at: string, operation: Json): void {
   const [method, path] = at.split(' ') as [string, string]
   paths[path] = { ...paths[path], [method.toLowerCase()]: operation }
 }
 
-function ofCommand({ at = '', does, input, output, makes, body, refuses, door }: Command): Json {
+function ofCommand({ at = '', does, may, named, input, output, makes, body, refuses, door }: Command): Json {
   const fields = jsonSchema(input, 'input')
   const names = pathNames(at)
   const json = { 'application/json': { schema: bare(body ? jsonSchema(body, 'input') : without(fields, names)) } }
@@ -77,7 +92,8 @@ function ofCommand({ at = '', does, input, output, makes, body, refuses, door }:
   return {
     summary: does,
     operationId: idOf(at),
-    parameters: [...names.map((name) => inPath(name, fields)), idempotencyKey],
+    ...openly(may),
+    parameters: [...names.map((name) => inPath(name, fields)), ...(named ? [idempotencyKey] : [])],
     ...(bodiless
       ? {}
       : {
@@ -110,13 +126,14 @@ const idempotencyKey = {
   description: 'The caller’s own name for this request: a retry under it records nothing new and gets the first answer.',
 }
 
-function ofQuery({ at, does, input, output, also, refuses, door }: Query): Json {
+function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): Json {
   const fields = jsonSchema(input, 'input')
   const names = pathNames(at)
   const posted = at.startsWith('POST ')
   const operation = {
     summary: does,
     operationId: idOf(at),
+    ...openly(may),
     responses: { ...answer(false, output, also), ...refusals({ ...always, ...(posted ? ofBodies : {}), ...refuses }, door) },
   }
   if (posted) {

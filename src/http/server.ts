@@ -8,13 +8,14 @@ import { Hono } from 'hono'
 import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
-import type { Caller } from '../core/policy.ts'
+import { type Action, type Caller, isOpen, nobody, unproved } from '../core/policy.ts'
 import { type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { readJson } from './body.ts'
 import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
 import { policyOf } from './headers.ts'
+import type { Identify } from './identify.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
@@ -29,8 +30,7 @@ export interface DoorParts extends FrameParts {
   sessile: () => Sessile | undefined
   /** Why it cannot record at the moment; undefined when it can. */
   unready: () => string | undefined
-  /** Who holds this secret. */
-  authenticate: (secret: string) => Caller | undefined
+  identify: Identify
   /** Routes for the owner of the files alone. */
   operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
 }
@@ -51,13 +51,13 @@ export class Door {
     this.app = new Hono()
     this.#open()
     const { commands, queries } = parts.gathered
-    for (const query of queries) this.#route(query.at, query.door, (asked, caller) => this.#ask(query, asked, caller))
+    for (const query of queries) this.#route(query.at, query, (asked, caller) => this.#ask(query, asked, caller))
     for (const command of commands) {
-      if (command.at !== undefined) this.#route(command.at, command.door, (asked, caller) => this.#perform(command, asked, caller))
+      if (command.at !== undefined) this.#route(command.at, command, (asked, caller) => this.#perform(command, asked, caller))
     }
     const operate: DoorParts['operate'] = { ...parts.operate, load: async (sessile) => this.#load(sessile) }
     for (const [name, work] of Object.entries(operate)) {
-      this.#route(`POST /operator/${name}`, 'api', async ({ incoming, hold }, caller) => {
+      this.#route(`POST /operator/${name}`, OPERATE, async ({ incoming, hold }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
         const body = (await readJson(incoming, parts.patience, hold)) as Record<string, string>
         hold.keep(0)
@@ -118,10 +118,12 @@ export class Door {
     return this.app.routes.filter((route) => fits(route.path)).map(({ method }) => method)
   }
 
-  #route(at: string, door: Command['door'], answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
+  #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.frame.answer(c, path, door, (asked) => this.#whenBack(() => answer(asked, this.#admit(asked)))),
+      this.frame.answer(c, path, what.door, (asked) =>
+        this.#whenBack(async () => answer(asked, await this.#admit(asked, what.may))),
+      ),
     )
   }
 
@@ -138,13 +140,16 @@ export class Door {
       .then(answer)
   }
 
-  #admit({ incoming }: Asked): Caller {
+  /** Who is let in: whoever proves who they are, and anybody to what is open to all. */
+  #admit({ incoming }: Asked, may: Action): Caller | Promise<Caller> {
     if (!this.#parts.sessile()) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
     if (this.#parts.surplus(incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
-    const [scheme, secret] = (incoming.headers.authorization ?? '').split(' ')
-    const caller = scheme?.toLowerCase() === 'bearer' && secret ? this.#parts.authenticate(secret) : undefined
-    if (!caller) throw new Refusal('unauthenticated', 'unauthenticated', 'A request names its key: Authorization: Bearer …')
-    return caller
+    const orNobody = (caller: Caller | undefined): Caller => {
+      if (!caller && !isOpen(may, nobody)) throw unproved()
+      return caller ?? nobody
+    }
+    const caller = this.#parts.identify.caller(incoming)
+    return caller instanceof Promise ? caller.then(orNobody) : orNobody(caller)
   }
 
   get #sessile(): Sessile {
@@ -160,7 +165,12 @@ export class Door {
       return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
-    return json(await this.#sessile.perform(command, { ...asking, body }), command.makes ? success.made : success.done)
+    const status = command.makes ? success.made : success.done
+    if (!command.carries) return json(await this.#sessile.perform(command, { ...asking, body }), status)
+    const { identify } = this.#parts
+    const carried = command.carries === 'gives' ? identify.refreshOf(incoming) : undefined
+    const { told, cookies } = identify.carry(command.carries, await this.#sessile.perform(command, { ...asking, body, carried }))
+    return { ...json(told, status), cookies }
   }
 
   async #ask(query: Query, { incoming, hold, path }: Asked, caller: Caller): Promise<Given> {
@@ -181,6 +191,10 @@ export class Door {
 }
 
 const NDJSON = 'application/x-ndjson'
+
+/** What a route needs to know of what it leads to. */
+type Routable = Pick<Command, 'door' | 'may'>
+const OPERATE: Routable = { door: 'api', may: 'operate' }
 
 const json = (value: unknown, status: number = success.done): Given => ({
   status,

@@ -1,0 +1,24 @@
+// What features need of the secrets that no log holds: tokens that only this Sessile can have made, and texts that only
+// it can read. Where the secrets lie is not known here.
+
+/** What a token is for. One kind never passes for another. */
+export type TokenKind = 'access' | 'refresh'
+
+/** Whose token it is, of which sign-in, and until when, in milliseconds. */
+export interface Claims {
+  account_id: string
+  signin_id: string
+  until: number
+}
+
+export interface Vault {
+  /** Has the keys at hand; makes those that are missing. */
+  ready(now: number): Promise<void>
+  sign(kind: TokenKind, claims: Claims, now: number): Promise<string>
+  /** What a token says, if it was signed here, is of this kind, and has not run out; undefined for every other text. */
+  verify(kind: TokenKind, token: string, now: number): Promise<Claims | undefined>
+  /** Makes a text unreadable to all but this Sessile; `about` says what it is about, and must be said again to read it. */
+  seal(text: string, about: string): string
+  /** Undefined where it was not sealed here, or not about this. */
+  unseal(sealed: string, about: string): string | undefined
+}

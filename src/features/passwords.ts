@@ -1,0 +1,113 @@
+// How an account comes to have a password: by signing up, by taking an invitation, or by changing the one it has.
+
+import { z } from 'zod'
+import { command } from '../core/command.ts'
+import type { Feature } from '../core/feature.ts'
+import { digest } from '../core/ids.ts'
+import type { Recorded } from '../core/record.ts'
+import type { Read } from '../core/view.ts'
+import {
+  type AccountRow,
+  accepted,
+  accountName,
+  accounts,
+  activeAccount,
+  created,
+  nameOf,
+  passwordSet,
+  sought,
+} from './accounts.ts'
+import { hashOf, isPassword, password, statedPassword, weakness } from './hashing.ts'
+
+const weak = { 'password-weak': 'invalid', 'passwords-off': 'refused' } as const
+type Weak = (reason: keyof typeof weak, detail: string) => Error
+
+/** The hash of a new password, or a refusal that says why it is not taken. */
+async function hashOfNew(password: string, name: string, passwords: boolean, refuse: Weak): Promise<string> {
+  if (!passwords) throw refuse('passwords-off', 'Here one signs in through an identity provider, and not with a password.')
+  const why = weakness(password, name)
+  if (why !== undefined) throw refuse('password-weak', why)
+  return hashOf(password)
+}
+
+const taken = z.object({ taken: z.literal(true) })
+
+const signUp = command({
+  at: 'POST /api/v1/sign-up',
+  does: 'Make an account for oneself, as a patient, where the deployment allows it. The answer is the same where the name is taken.',
+  may: 'sign in',
+  named: false,
+  input: z.strictObject({ name: accountName, password }),
+  output: taken,
+  whose: () => [],
+  refuses: { ...weak, 'sign-up-off': 'forbidden' },
+  prepare: async ({ input, settings, refuse }) => {
+    if (!settings.signUp) throw refuse('sign-up-off', 'Accounts are made by invitation here.')
+    return hashOfNew(input.password, nameOf(input.name), settings.passwords, refuse)
+  },
+  decide: ({ input, prepared: hash, read, ulid }) => {
+    const name = nameOf(input.name)
+    const row = read(accounts).get({ name })
+    // Both ways something is recorded, so that neither the answer nor its time tells them apart.
+    if (row) return [sought({ user_id: row.account_id, performer_id: 'anonymous' }, {})]
+    const account_id = `acc_${ulid()}`
+    const owner = { user_id: account_id, performer_id: account_id }
+    return [created(owner, { name, role: 'patient' }), passwordSet(owner, { hash })]
+  },
+  answer: () => ({ taken: true }),
+})
+
+const invitee = (read: Read, token: string, now: number): AccountRow | undefined => {
+  const row = read(accounts).get({ invitation_sha256: digest(token) })
+  return row && now < Date.parse(row.invitation_expires_at as string) ? row : undefined
+}
+
+const accept = command({
+  at: 'POST /api/v1/invitations/accept',
+  does: 'Take an invitation: set a password by a one-time link. Whoever was signed in to the account no longer is.',
+  may: 'sign in',
+  named: false,
+  input: z.strictObject({ token: z.string().max(100), password }),
+  output: z.object({ account_id: z.string() }),
+  whose: () => [],
+  refuses: { ...weak, 'invitation-not-found': 'not-found' },
+  prepare: async ({ input: { token, password }, read, settings, now, refuse }) => {
+    const row = invitee(read, token, now)
+    if (!row) throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
+    return hashOfNew(password, row.name, settings.passwords, refuse)
+  },
+  decide: ({ input: { token }, prepared: hash, read, now, refuse }) => {
+    const row = invitee(read, token, now)
+    if (!row) throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
+    const owner = { user_id: row.account_id, performer_id: row.account_id }
+    return [accepted(owner, {}), passwordSet(owner, { hash })]
+  },
+  answer: ([record]) => ({ account_id: (record as Recorded).user_id }),
+})
+
+const change = command({
+  at: 'POST /api/v1/account/password',
+  does: 'Change one’s password. All other sign-ins of the account end.',
+  may: 'own account',
+  named: false,
+  input: z.strictObject({ password: statedPassword, new_password: password }),
+  output: z.object({ timestamp: z.string() }),
+  whose: (_, { account_id }) => [account_id],
+  refuses: { ...weak, 'password-wrong': 'forbidden', 'not-signed-in': 'forbidden' },
+  prepare: async ({ input, caller, read, settings, refuse }) => {
+    const row = activeAccount(read, caller.account_id)
+    if (!row) throw refuse('not-signed-in', 'A key has no account of its own: sign in.')
+    if (!(await isPassword(row.password_hash, input.password))) throw refuse('password-wrong', 'The present password is another.')
+    return { before: row.password_hash, hash: await hashOfNew(input.new_password, row.name, settings.passwords, refuse) }
+  },
+  decide: ({ caller, prepared: { before, hash }, read, refuse }) => {
+    // It may have been changed meanwhile, by somebody who knew the old one as well.
+    if (activeAccount(read, caller.account_id)?.password_hash !== before)
+      throw refuse('password-wrong', 'The present password is another.')
+    const owner = { user_id: caller.account_id, performer_id: caller.account_id }
+    return [passwordSet(owner, { hash, ...(caller.by === undefined ? {} : { kept_signin_id: caller.by }) })]
+  },
+  answer: ([record]) => ({ timestamp: (record as Recorded).timestamp }),
+})
+
+export const passwordsFeature: Feature = { name: 'passwords', commands: [signUp, accept, change] }

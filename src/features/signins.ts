@@ -1,0 +1,349 @@
+// Sign-ins: a person signs in on a device and stays signed in there until they sign out, or do not come back for a week.
+// A sign-in is a family of tokens: access tokens, good for half an hour, and refresh tokens, each good for one use, of
+// which the log keeps the digest of the latest. Whoever uses an old one again has a copy, or was copied: the family ends.
+
+import { z } from 'zod'
+import { command, type Preparing } from '../core/command.ts'
+import { Refusal } from '../core/errors.ts'
+import { type Draft, events, type Owner } from '../core/event.ts'
+import type { Feature } from '../core/feature.ts'
+import { digest } from '../core/ids.ts'
+import type { Caller } from '../core/policy.ts'
+import { query } from '../core/query.ts'
+import type { Recorded } from '../core/record.ts'
+import type { Claims } from '../core/vault.ts'
+import { type Read, type Row, view } from '../core/view.ts'
+import {
+  type AccountRole,
+  type AccountRow,
+  accountName,
+  accounts,
+  activeAccount,
+  deactivated,
+  nameOf,
+  passwordSet,
+} from './accounts.ts'
+import { reachOf } from './emergency.ts'
+import { isPassword, statedPassword } from './hashing.ts'
+
+const ACCESS_MS = 30 * 60 * 1000
+const REFRESH_MS = 7 * 24 * 3600 * 1000
+/** However often it is refreshed, a sign-in ends after this. */
+const LONGEST_MS = 30 * 24 * 3600 * 1000
+/** Two tabs that refresh at once have the same token in hand: within this time the one that came second is not a thief. */
+const RACE_MS = 10_000
+
+const signinId = z.string().regex(/^sign_[0-9A-HJKMNP-TV-Z]{26}$/)
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
+const at = z.iso.datetime()
+const whys = ['signed-out', 'signed-out-everywhere', 'token-reused'] as const
+
+export const { began, refreshed, ended } = events(
+  'signin',
+  { home: 'account', source: 'signins' },
+  {
+    began: {
+      v: 1,
+      does: 'Somebody signed in. Of the refresh token its SHA-256 stands here.',
+      data: z.strictObject({
+        signin_id: signinId,
+        by: z.enum(['password', 'identity']),
+        second: z.enum(['totp', 'recovery-code']).optional(),
+        device: z.string().max(100).optional(),
+        refresh_sha256: sha256,
+        expires_at: at,
+      }),
+      says: ({ user_id, data }) => `${user_id} signed in${data.device === undefined ? '' : ` on ${data.device}`}.`,
+      sensitivity: 'plain',
+    },
+    refreshed: {
+      v: 1,
+      does: 'A sign-in goes on: its refresh token was used, and here stands the SHA-256 of the next.',
+      data: z.strictObject({ signin_id: signinId, refresh_sha256: sha256, expires_at: at }),
+      says: ({ user_id }) => `${user_id} is still signed in.`,
+      sensitivity: 'plain',
+    },
+    ended: {
+      v: 1,
+      does: 'A sign-in ended, or where everywhere is said, all of the account’s: no token of it opens anything any more.',
+      data: z.strictObject({ signin_id: signinId, why: z.enum(whys) }),
+      says: ({ user_id, data }) =>
+        data.why === 'token-reused'
+          ? `A sign-in of ${user_id} was ended: an old token of it was used again.`
+          : `${user_id} signed out${data.why === 'signed-out' ? '' : ' everywhere'}.`,
+      sensitivity: 'plain',
+    },
+  },
+)
+
+const columns = {
+  signin_id: 'TEXT PRIMARY KEY',
+  account_id: 'TEXT NOT NULL',
+  by: 'TEXT NOT NULL -- what it was proved by',
+  device: 'TEXT -- what people call it',
+  refresh_sha256: 'TEXT NOT NULL -- of the refresh token that is good',
+  before_sha256: 'TEXT -- of the one before',
+  refreshed_at: 'TEXT NOT NULL',
+  expires_at: 'TEXT NOT NULL -- unless it is refreshed by then',
+  began_at: 'TEXT NOT NULL',
+  ended_at: 'TEXT -- NULL while it was not ended',
+} as const
+
+/** Ends those of an account's sign-ins that are open, except one. */
+function endAll(rows: { find: SigninRows['find']; set: SigninRows['set'] }, account_id: string, ended_at: string, kept = ''): void {
+  for (const { signin_id } of rows.find('WHERE account_id = ? AND ended_at IS NULL', account_id))
+    if (signin_id !== kept) rows.set({ signin_id }, { ended_at })
+}
+
+export const signins = view('signins', 'Every sign-in: a family of tokens.', columns, {
+  indexes: ['(account_id) WHERE ended_at IS NULL'],
+})
+  .on(began, ({ user_id, timestamp, data: { signin_id, by, device, refresh_sha256, expires_at } }, rows) =>
+    rows.put({
+      signin_id,
+      account_id: user_id,
+      by,
+      device,
+      refresh_sha256,
+      refreshed_at: timestamp,
+      expires_at,
+      began_at: timestamp,
+    }),
+  )
+  .on(refreshed, ({ timestamp, data: { signin_id, refresh_sha256, expires_at } }, rows) => {
+    const before_sha256 = rows.get({ signin_id })?.refresh_sha256 ?? null
+    rows.set({ signin_id }, { refresh_sha256, before_sha256, refreshed_at: timestamp, expires_at })
+  })
+  .on(ended, ({ user_id, timestamp, data: { signin_id, why } }, rows) =>
+    why === 'signed-out-everywhere' ? endAll(rows, user_id, timestamp) : rows.set({ signin_id }, { ended_at: timestamp }),
+  )
+  .on(passwordSet, ({ user_id, timestamp, data }, rows) => endAll(rows, user_id, timestamp, data.kept_signin_id))
+  .on(deactivated, ({ user_id, timestamp }, rows) => endAll(rows, user_id, timestamp))
+
+type SigninRow = Row<typeof columns>
+type SigninRows = Parameters<Parameters<typeof signins.on<typeof ended.data>>[1]>[1]
+
+/** Who an access token speaks for at this moment; undefined where its account or its sign-in is no more. */
+export function signedIn(read: Read, { account_id, signin_id }: Claims, now: number): Caller | undefined {
+  const signin = read(signins).get({ signin_id })
+  if (signin?.account_id !== account_id || signin.ended_at !== null) return undefined
+  const account = activeAccount(read, account_id)
+  if (!account) return undefined
+  const role = account.role as AccountRole
+  const within =
+    role === 'therapist' ? reachOf(read, account_id, now) : { users: role === 'admin' ? ('all' as const) : [account_id] }
+  return { account_id, role, ...within, system: role === 'admin', by: signin_id }
+}
+
+// --- tokens -----------------------------------------------------------------------------------------------------------
+
+const tokens = z.looseObject({
+  account_id: z.string(),
+  signin_id: z.string(),
+  expires_at: z.string().describe('when the refresh token runs out'),
+  access_expires_in: z.int().describe('seconds'),
+  access_token: z.string().optional().describe('Authorization: Bearer …'),
+  refresh_token: z.string().optional().describe('good for one use'),
+})
+
+const as = z
+  .enum(['tokens', 'cookies'])
+  .default('tokens')
+  .describe('cookies: for browsers, which carry the tokens themselves; no script can read them')
+
+/** A pair of tokens, and what of it is recorded. They open nothing before that is. */
+async function newTokens(
+  { vault, now }: Pick<Preparing<unknown, never>, 'vault' | 'now'>,
+  { account_id, signin_id }: { account_id: string; signin_id: string },
+  began_at = now,
+) {
+  const until = Math.min(now + REFRESH_MS, began_at + LONGEST_MS)
+  const ends = { access: Math.min(now + ACCESS_MS, until), refresh: until }
+  const [access, refresh] = await Promise.all([
+    vault.sign('access', { account_id, signin_id, until: ends.access }, now),
+    vault.sign('refresh', { account_id, signin_id, until: ends.refresh }, now),
+  ])
+  const kept = { signin_id, refresh_sha256: digest(refresh), expires_at: new Date(until).toISOString() }
+  const seconds = { access: Math.floor((ends.access - now) / 1000), refresh: Math.floor((ends.refresh - now) / 1000) }
+  return { kept, made: { tokens: { access, refresh }, seconds } }
+}
+
+/** Tokens are told to whoever keeps them, or given to a browser to carry. */
+const telling = (made: Awaited<ReturnType<typeof newTokens>>['made'], as: 'tokens' | 'cookies') =>
+  as === 'cookies' ? { carried: made } : { access_token: made.tokens.access, refresh_token: made.tokens.refresh }
+
+const tellsOf = ([record]: Recorded[]) => {
+  const { user_id, data } = record as Recorded<z.infer<typeof refreshed.data>>
+  return { account_id: user_id, signin_id: data.signin_id, expires_at: data.expires_at, access_expires_in: ACCESS_MS / 1000 }
+}
+
+// --- signing in -------------------------------------------------------------------------------------------------------
+
+const signIn = command({
+  at: 'POST /api/v1/sign-in',
+  does: 'Sign in with a password. The answer is the same for a wrong password, an unknown name and a deactivated account.',
+  may: 'sign in',
+  named: false,
+  carries: 'gives',
+  makes: true,
+  input: z.strictObject({
+    name: accountName,
+    password: statedPassword,
+    device: z.string().max(100).optional().describe('what you call the device, for your own list of sign-ins'),
+    as,
+  }),
+  output: tokens,
+  whose: () => [],
+  refuses: { 'sign-in-failed': 'unauthenticated', 'passwords-off': 'refused' },
+  prepare: async ({ input, read, settings, vault, now, ulid, refuse }) => {
+    if (!settings.passwords)
+      throw refuse('passwords-off', 'Here one signs in through an identity provider, and not with a password.')
+    const found = read(accounts).get({ name: nameOf(input.name) })
+    const account = found?.deactivated_at === null ? found : undefined
+    if (!(await isPassword(account?.password_hash, input.password))) throw failed(refuse)
+    const { account_id, password_hash } = account as AccountRow
+    return { password_hash, ...(await newTokens({ vault, now }, { account_id, signin_id: `sign_${ulid()}` })), account_id }
+  },
+  decide: ({ input, prepared, read, refuse, reveal }) => {
+    const { account_id, password_hash, kept, made } = prepared
+    // What was proved must still be true: the account may have been deactivated, or its password changed.
+    if (activeAccount(read, account_id)?.password_hash !== password_hash) throw failed(refuse)
+    reveal(telling(made, input.as))
+    return [began(own(account_id), { by: 'password', ...(input.device === undefined ? {} : { device: input.device }), ...kept })]
+  },
+  answer: tellsOf,
+})
+
+const failed = (refuse: (reason: 'sign-in-failed', detail: string) => Refusal) =>
+  refuse('sign-in-failed', 'This name and this password do not go together.')
+
+const own = (account_id: string): Owner => ({ user_id: account_id, performer_id: account_id })
+
+const refresh = command({
+  at: 'POST /api/v1/refresh',
+  does: 'Go on being signed in: gives new tokens for a refresh token, which is good for one use. One that is used again ends the sign-in.',
+  may: 'sign in',
+  named: false,
+  carries: 'gives',
+  input: z.strictObject({ refresh_token: z.string().max(2000).optional().describe('none where a browser carries it') }),
+  output: tokens,
+  whose: () => [],
+  refuses: { 'refresh-failed': 'unauthenticated', 'refreshed-already': 'refused' },
+  prepare: async ({ input, carried, read, vault, now, refuse }) => {
+    const token = input.refresh_token ?? carried
+    const claims = token === undefined ? undefined : await vault.verify('refresh', token, now)
+    const row = claims && read(signins).get({ signin_id: claims.signin_id })
+    if (!claims || !row) throw refuse('refresh-failed', NOT_GOOD)
+    const next = await newTokens({ vault, now }, claims, Date.parse(row.began_at))
+    return { ...next, claims, used: digest(token as string), as: input.refresh_token === undefined ? 'cookies' : 'tokens' } as const
+  },
+  decide: ({ prepared: { claims, used, kept, made, as }, read, now, refuse, reveal }): Draft[] => {
+    const { account_id, signin_id } = claims
+    const row = read(signins).get({ signin_id })
+    if (!row || !signedIn(read, claims, now) || now >= Date.parse(row.expires_at)) throw refuse('refresh-failed', NOT_GOOD)
+    if (used === row.refresh_sha256) {
+      reveal(telling(made, as))
+      return [refreshed(own(account_id), kept)]
+    }
+    if (used === row.before_sha256 && now - Date.parse(row.refreshed_at) < RACE_MS)
+      throw refuse('refreshed-already', 'Another request has just used this token: its answer brings the next.')
+    return [ended({ user_id: account_id, performer_id: 'system' }, { signin_id, why: 'token-reused' })]
+  },
+  answer: (records) => {
+    // That the family ended is recorded, and yet whoever asked is refused.
+    if (records[0]?.type === ended.type) throw new Refusal('unauthenticated', 'refresh-failed', NOT_GOOD)
+    return tellsOf(records)
+  },
+})
+
+const NOT_GOOD = 'This refresh token is not good (any more): sign in.'
+
+// --- one's own sign-ins -----------------------------------------------------------------------------------------------
+
+/** The sign-in that asks; keys have none. */
+function asking(read: Read, caller: Caller, refuse: (reason: 'not-signed-in', detail: string) => Refusal): SigninRow {
+  const row = caller.by === undefined ? undefined : read(signins).get({ signin_id: caller.by })
+  if (!row) throw refuse('not-signed-in', 'A key has no account of its own: sign in.')
+  return row
+}
+
+const done = z.object({ timestamp: z.string() })
+const doneAt = ([record]: Recorded[]) => ({ timestamp: (record as Recorded).timestamp })
+
+const signOut = command({
+  at: 'POST /api/v1/sign-out',
+  does: 'Sign out, here or everywhere.',
+  may: 'own account',
+  carries: 'takes',
+  input: z.strictObject({ everywhere: z.boolean().default(false) }),
+  output: done,
+  whose: (_, { account_id }) => [account_id],
+  refuses: { 'not-signed-in': 'forbidden' },
+  decide: ({ input: { everywhere }, caller, read, refuse }) => {
+    const { signin_id } = asking(read, caller, refuse)
+    return [ended(own(caller.account_id), { signin_id, why: everywhere ? 'signed-out-everywhere' : 'signed-out' })]
+  },
+  answer: doneAt,
+})
+
+const signOutThere = command({
+  at: 'POST /api/v1/account/signins/{signin_id}/end',
+  does: 'Sign out on another device.',
+  may: 'own account',
+  input: z.strictObject({ signin_id: z.string().max(64) }),
+  output: done,
+  whose: (_, { account_id }) => [account_id],
+  refuses: { 'not-signed-in': 'forbidden', 'signin-not-found': 'not-found' },
+  decide: ({ input: { signin_id }, caller, read, refuse }) => {
+    const { account_id } = asking(read, caller, refuse)
+    const row = read(signins).get({ signin_id })
+    if (row?.account_id !== account_id || row.ended_at !== null)
+      throw refuse('signin-not-found', 'You have no such sign-in, or it has ended.')
+    return [ended(own(account_id), { signin_id, why: 'signed-out' })]
+  },
+  answer: doneAt,
+})
+
+const shownSignin = z.object({
+  signin_id: z.string(),
+  device: z.string().nullable(),
+  began_at: z.string(),
+  refreshed_at: z.string(),
+  expires_at: z.string(),
+  asking: z.boolean().describe('is it the one that asks?'),
+})
+
+const ownAccount = query({
+  at: 'GET /api/v1/account',
+  does: 'One’s own account, and where one is signed in.',
+  may: 'own account',
+  input: z.strictObject({}),
+  output: z.object({ account_id: z.string(), name: z.string(), role: z.string(), signins: z.array(shownSignin) }),
+  refuses: { 'not-signed-in': 'forbidden' },
+  read: ({ caller, read, now, permit, refuse }) => {
+    permit(caller.account_id)
+    const { account_id } = asking(read, caller, refuse)
+    const { name, role } = read(accounts).get({ account_id }) as AccountRow
+    const rows = read(signins).find(
+      'WHERE account_id = ? AND ended_at IS NULL AND expires_at > ? ORDER BY began_at DESC, signin_id DESC LIMIT 100',
+      ...[account_id, new Date(now).toISOString()],
+    )
+    return {
+      account_id,
+      name,
+      role,
+      signins: rows.map(({ signin_id, device, began_at, refreshed_at, expires_at }) => ({
+        ...{ signin_id, device, began_at, refreshed_at, expires_at },
+        asking: signin_id === caller.by,
+      })),
+    }
+  },
+})
+
+export const signinsFeature: Feature = {
+  name: 'signins',
+  events: [began, refreshed, ended],
+  views: [signins],
+  commands: [signIn, refresh, signOut, signOutThere],
+  queries: [ownAccount],
+}
