@@ -43,6 +43,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     reached: reached(host, env.SESSILE_PUBLIC_URL, env.SESSILE_ORIGINS),
     logLevel,
     settings: {
+      conceal: isOn('SESSILE_CONCEAL', env.SESSILE_CONCEAL || 'off'),
       idle: perKind('SESSILE_IDLE_SECONDS', env.SESSILE_IDLE_SECONDS),
       longest: perKind('SESSILE_LONGEST_SECONDS', env.SESSILE_LONGEST_SECONDS),
       signUp: isOn('SESSILE_SIGN_UP', env.SESSILE_SIGN_UP || 'off'),
@@ -66,8 +67,8 @@ function secret(env: NodeJS.ProcessEnv, name: string): string | undefined {
 }
 
 function isOn(name: string, text: string): boolean {
-  if (text === 'on' || text === 'off') return text === 'on'
-  throw new BadConfig(`${name} must be on or off, not ${text}.`)
+  if (['on', '1', 'off', '0'].includes(text)) return text === 'on' || text === '1'
+  throw new BadConfig(`${name} must be on (1) or off (0), not ${text}.`)
 }
 
 /**

@@ -6,6 +6,7 @@ import type { Settings } from '../src/core/settings.ts'
 export const ADMIN = 'an-admin-key-of-thirty-two-letters-or-more'
 
 export const settingsOf = (more: Partial<Settings> = {}): Settings => ({
+  conceal: false,
   idle: {},
   longest: {},
   signUp: false,

@@ -23,12 +23,14 @@ export class Refusal extends Error {
   readonly faults: Fault[] | undefined
   /** Facts beside the sentence that a program may need, such as the id of the session that is in the way. */
   readonly facts: Readonly<Record<string, unknown>>
+  /** What was really refused, where the caller is not to know. */
+  readonly hides: Refusal | undefined
 
   constructor(
     kind: RefusalKind,
     reason: string,
     detail: string,
-    more: { faults?: Fault[]; facts?: Readonly<Record<string, unknown>> } = {},
+    more: { faults?: Fault[]; facts?: Readonly<Record<string, unknown>>; hides?: Refusal } = {},
   ) {
     // A refusal is an ordinary answer, given thousands of times a second: its stack would cost more than its reason.
     const limit = Error.stackTraceLimit
@@ -39,6 +41,7 @@ export class Refusal extends Error {
     this.reason = reason
     this.faults = more.faults
     this.facts = more.facts ?? {}
+    this.hides = more.hides
   }
 }
 

@@ -2,7 +2,8 @@
 // goes through here, so that nothing is recorded or read without its input checked and its caller permitted.
 
 import type { z } from 'zod'
-import type { Command } from './command.ts'
+import type { Command, Refuses } from './command.ts'
+import { concealed } from './concealing.ts'
 import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
@@ -50,6 +51,10 @@ export class Sessile {
 
   /** Checks, permits, prepares, records; the answer comes when what was recorded is durable. */
   perform(command: Command, asking: Asking): Promise<unknown> {
+    return this.#concealing(command, this.#perform(command, asking))
+  }
+
+  #perform(command: Command, asking: Asking): Promise<unknown> {
     const { body, path = NO_PATH, caller, key } = asking
     try {
       if (key !== undefined && !command.named) throw nameless()
@@ -83,7 +88,19 @@ export class Sessile {
   }
 
   /** Answers from what is durable, and from nothing that the caller may not see. */
-  async ask(query: Query, { input, caller }: { input: unknown; caller: Caller }): Promise<unknown> {
+  ask(query: Query, asked: { input: unknown; caller: Caller }): Promise<unknown> {
+    return this.#concealing(query, this.#ask(query, asked))
+  }
+
+  /** What is out of reach looks as if it were not there, where that is wished for. */
+  #concealing({ refuses }: { refuses: Refuses }, answer: Promise<unknown>): Promise<unknown> {
+    if (!this.settings.conceal) return answer
+    return answer.catch((error) => {
+      throw concealed(error, refuses)
+    })
+  }
+
+  async #ask(query: Query, { input, caller }: { input: unknown; caller: Caller }): Promise<unknown> {
     const checked = check(query.input, input)
     let permitted = false
     await this.recorder.settled().catch((error: Error) => {

@@ -1,6 +1,8 @@
 // What a deployment may set and features may read. The environment itself is read in config.ts alone.
 
 export interface Settings {
+  /** Is what is out of a caller's reach refused as if it were not there? */
+  conceal: boolean
   /** Per kind, seconds without a record after which the system closes a session; 0 for never. Overrides the kind's own. */
   idle: Readonly<Record<string, number>>
   /** Per kind, the longest a session may last, in seconds. Overrides the kind's own. */

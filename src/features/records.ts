@@ -9,7 +9,7 @@ import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { query, whole } from '../core/query.ts'
 import { flat, isErased, type Recorded } from '../core/record.ts'
-import { lostSession, sessions, shownSession } from './sessions.ts'
+import { ownSession, shownSession } from './sessions.ts'
 
 const MOST_AT_ONCE = 1000
 /** A page of sentences is no longer than this and one of them, whatever its limit. */
@@ -100,11 +100,10 @@ const append = command({
     'foreign-source': 'invalid',
     'raw-media': 'invalid',
   },
-  decide: ({ input: { session_id, records }, read, event, damaged, refuse }) => {
-    const session = read(sessions).get({ session_id })
-    if (!session) throw lostSession(damaged(), session_id) ?? refuse('session-not-found', 'There is no such session.')
-    if (records.some(({ user_id }) => user_id !== session.user_id))
-      throw refuse('session-user-mismatch', 'The session is another user’s.')
+  decide: (on) => {
+    const { event, refuse } = on
+    const { session_id, records } = on.input
+    const session = ownSession(on, records, session_id)
     if (session.status === 'closed') throw refuse('session-already-closed', 'The session has ended: its log takes no more records.')
     return records.map(({ type, source, user_id, performer_id, data }) => {
       const known = event(type)

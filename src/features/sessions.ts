@@ -2,7 +2,7 @@
 // once, ends once, and has a number that never changes; in an exclusive kind a user has at most one that is active.
 
 import { z } from 'zod'
-import { command } from '../core/command.ts'
+import { command, type Decision } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { events } from '../core/event.ts'
 import type { Chore, Feature } from '../core/feature.ts'
@@ -112,27 +112,59 @@ function ownerOfLost(damaged: Damaged, session_id: string): string | undefined {
   return undefined
 }
 
-/** Says of a session without a row that its log is damaged, where it is. */
-export const lostSession = (damaged: Damaged, session_id: string): Refusal | undefined =>
-  ownerOfLost(damaged, session_id) === undefined
-    ? undefined
-    : new Refusal(
-        'unavailable',
-        'log-damaged',
-        'The log of this session is damaged from its first line on. The operator can find out more with sessile verify.',
-      )
+/** How reasons are refused that others declare, too. */
+interface Refusing<R extends string> {
+  refuse: (reason: R, detail: string) => Refusal
+}
+
+const notFound = ({ refuse }: Refusing<'session-not-found'>) => refuse('session-not-found', 'There is no such session.')
+
+/** A session that was recorded: whose it is, and its row, unless nothing can be told of it. */
+interface Known {
+  user_id: string
+  row: SessionRow | undefined
+}
+
+/** Looks for it in both places, whatever is found in the first: how long it takes tells nothing of whether it is there. */
+function knownSession({ read, damaged }: Pick<Asked<unknown, never>, 'read' | 'damaged'>, session_id: string): Known | undefined {
+  const row = read(sessions).get({ session_id })
+  const lost = ownerOfLost(damaged(), session_id)
+  const user_id = row?.user_id ?? lost
+  return user_id === undefined ? undefined : { user_id, row }
+}
+
+/** Its row, or a refusal where its log tells nothing of it any more. */
+function rowOf({ row }: Known): SessionRow {
+  if (row) return row
+  throw new Refusal(
+    'unavailable',
+    'log-damaged',
+    'The log of this session is damaged from its first line on. The operator can find out more with sessile verify.',
+  )
+}
 
 /** The session, if the caller may see it; refuses where there is none, or where nothing can be told of it. */
 export function shownSession(
-  { read, damaged, permit, refuse }: Pick<Asked<unknown, 'session-not-found'>, 'read' | 'damaged' | 'permit' | 'refuse'>,
+  on: Pick<Asked<unknown, 'session-not-found'>, 'read' | 'damaged' | 'permit'> & Refusing<'session-not-found'>,
   session_id: string,
 ): SessionRow {
-  const row = read(sessions).get({ session_id })
-  const user_id = row?.user_id ?? ownerOfLost(damaged(), session_id)
-  if (user_id === undefined) throw refuse('session-not-found', 'There is no such session.')
-  permit(user_id)
-  if (!row) throw lostSession(damaged(), session_id)
-  return row
+  const known = knownSession(on, session_id)
+  if (!known) throw notFound(on)
+  on.permit(known.user_id)
+  return rowOf(known)
+}
+
+/** The session that goes on with these, each of which is said to be of its user; refuses where one is not. */
+export function ownSession(
+  on: Pick<Decision<unknown, never>, 'read' | 'damaged'> & Refusing<'session-not-found' | 'session-user-mismatch'>,
+  those: readonly { user_id: string }[],
+  session_id: string,
+): SessionRow {
+  const known = knownSession(on, session_id)
+  if (!known) throw notFound(on)
+  if (those.some(({ user_id }) => user_id !== known.user_id))
+    throw on.refuse('session-user-mismatch', 'The session is another user’s.')
+  return rowOf(known)
 }
 
 /** The answer of the boundary protocol: the recorded event, the data's fields beside the envelope's. */
@@ -196,12 +228,11 @@ const end = command({
   output: z.object({ ...envelope, ...ended.data.shape }),
   whose: ({ user_id }) => [user_id],
   refuses: { 'session-not-found': 'not-found', 'session-user-mismatch': 'forbidden', 'session-already-closed': 'refused' },
-  decide: ({ input: { user_id, session_id, performer_id, reason }, read, damaged, refuse }) => {
-    const session = read(sessions).get({ session_id })
-    if (!session) throw lostSession(damaged(), session_id) ?? refuse('session-not-found', 'There is no such session.')
-    if (session.user_id !== user_id) throw refuse('session-user-mismatch', 'The session is another user’s.')
+  decide: (on) => {
+    const { user_id, session_id, performer_id, reason } = on.input
+    const session = ownSession(on, [on.input], session_id)
     if (session.status === 'closed')
-      throw refuse('session-already-closed', 'The session has already ended.', { ended_at: session.ended_at })
+      throw on.refuse('session-already-closed', 'The session has already ended.', { ended_at: session.ended_at })
     return [ended({ user_id, session_id, performer_id }, { reason })]
   },
 })
@@ -213,11 +244,10 @@ const validate = query({
   door: 'device',
   input: z.strictObject({ user_id: opaqueId, session_id: opaqueId }),
   output: z.object({ status: z.enum(['active', 'closed', 'invalid']) }),
-  read: ({ input: { user_id, session_id }, read, damaged, permit }) => {
+  read: ({ input: { user_id, session_id }, permit, ...on }) => {
     permit(user_id)
-    const session = read(sessions).get({ session_id })
-    if (!session && ownerOfLost(damaged(), session_id) === user_id) throw lostSession(damaged(), session_id)
-    return { status: session?.user_id === user_id ? session.status : 'invalid' }
+    const known = knownSession(on, session_id)
+    return { status: known?.user_id === user_id ? rowOf(known).status : 'invalid' }
   },
 })
 

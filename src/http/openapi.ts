@@ -3,6 +3,7 @@
 
 import { z } from 'zod'
 import type { Command, Refuses } from '../core/command.ts'
+import { absentReason } from '../core/concealing.ts'
 import type { RefusalKind } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
 import { type Action, isOpen, nobody } from '../core/policy.ts'
@@ -45,6 +46,9 @@ const ofCommands: Refuses = {
   'outcome-unknown': 'unavailable',
   stopping: 'unavailable',
 }
+
+/** Where a deployment conceals what is out of reach, each route may say that something is not there. */
+const orAbsent = (refuses: Refuses): Refuses => ({ [absentReason(refuses)]: 'not-found', ...refuses })
 
 type Json = Record<string, unknown>
 
@@ -109,7 +113,7 @@ function ofCommand({ at = '', does, may, named, input, output, makes, body, refu
       ...(body
         ? { [success.done]: { description: 'For each line of the stream its record or its refusal.', content: { [NDJSON]: {} } } }
         : {}),
-      ...refusals({ ...always, ...ofCommands, ...refuses }, door),
+      ...refusals({ ...always, ...ofCommands, ...orAbsent(refuses) }, door),
     },
   }
 }
@@ -134,7 +138,10 @@ function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): 
     summary: does,
     operationId: idOf(at),
     ...openly(may),
-    responses: { ...answer(false, output, also), ...refusals({ ...always, ...(posted ? ofBodies : {}), ...refuses }, door) },
+    responses: {
+      ...answer(false, output, also),
+      ...refusals({ ...always, ...(posted ? ofBodies : {}), ...orAbsent(refuses) }, door),
+    },
   }
   if (posted) {
     const content = { 'application/json': { schema: bare(fields) } }
