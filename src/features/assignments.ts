@@ -10,6 +10,7 @@ import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
+import { activeAccount } from './accounts.ts'
 
 const assignmentId = z.string().regex(/^asg_[0-9A-HJKMNP-TV-Z]{26}$/)
 const relationship = z.string().min(1).max(64)
@@ -101,8 +102,10 @@ const begin = command({
   }),
   output: shown.omit({ status: true, begun_by: true, ended_at: true, ended_by: true }),
   whose: () => [],
-  refuses: { 'already-assigned': 'refused' },
+  refuses: { 'not-a-therapist': 'refused', 'already-assigned': 'refused' },
   decide: ({ input: { therapist_id, user_id, relationship_type }, caller, read, ulid, refuse }) => {
+    if (activeAccount(read, therapist_id)?.role !== 'therapist')
+      throw refuse('not-a-therapist', 'There is no therapist with this account who may sign in.')
     const [active] = read(assignments).find('WHERE therapist_id = ? AND user_id = ? AND ended_at IS NULL', therapist_id, user_id)
     if (active)
       throw refuse('already-assigned', 'This therapist is assigned to this user.', { assignment_id: active.assignment_id })
