@@ -14,7 +14,7 @@ import { type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
-import { type Passed, type Sight, type Stand, seen } from './sight.ts'
+import { type Passed, type Sight, type Stand, seen, unnumbered } from './sight.ts'
 import { beginningOf, soundLines } from './sound.ts'
 import { isSqlite } from './tables.ts'
 import type { Vault } from './vault.ts'
@@ -59,9 +59,13 @@ export class Sessile {
     try {
       if (key !== undefined && !command.named) throw nameless()
       const input = check(command.input, command.shape(body, path))
-      permit(caller, command.may, command.whose(input, caller))
+      const users = command.whose(input, caller)
+      permit(caller, command.may, users)
       for (const performer of command.who(input)) permitPerformer(caller, performer)
-      if (!command.prepare) return this.recorder.submit(command, { input, body, caller, key })
+      if (!command.prepare) {
+        const answer = this.recorder.submit(command, { input, body, caller, key })
+        return seesNumbers(caller, users) ? answer : answer.then(unnumbered)
+      }
       return this.#prepare(command, input, asking).then(
         (prepared) => this.recorder.submit(command, { input, body, caller, key, prepared }),
         (error) => Promise.reject(placed(this.#told(error), command, body)),
@@ -198,6 +202,10 @@ const nameless = () =>
   invalid([
     { path: 'Idempotency-Key', message: 'is not taken here: what is asked holds a secret, and no digest of it is recorded' },
   ])
+
+/** Whoever reads these users' records in numbers of their own is told no number of the log: it would tell of what is left out. */
+const seesNumbers = (caller: Caller, users: readonly string[]) =>
+  permits(caller, 'read notes', users) || !permits(caller, 'read', users)
 
 const NO_PATH: Record<string, string> = {}
 

@@ -46,3 +46,11 @@ export function asTold(line: Buffer, seq: number, sight: Sight): Buffer {
   const content = line.toString('utf8', 0, line.length - SEAL_LENGTH)
   return Buffer.from(`${content.replace(SEQ, (_, before: string) => before + seq)}}`)
 }
+
+/** What was recorded as it is told to whoever knows it by another number, or by none. */
+export function unnumbered(answer: unknown): unknown {
+  if (Array.isArray(answer)) return answer.map(unnumbered)
+  if (typeof answer !== 'object' || answer === null) return answer
+  const { seq: _, ...rest } = answer as { seq?: unknown }
+  return rest
+}
