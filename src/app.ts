@@ -19,8 +19,10 @@ import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { hasAdmin, makeKey, preset } from './features/keys.ts'
+import { Proxies } from './http/address.ts'
 import { Connections } from './http/connections.ts'
 import { Identify } from './http/identify.ts'
+import { Limits } from './http/limits.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
@@ -130,6 +132,8 @@ export async function serve(opening: Opening): Promise<Serving> {
     surplus: (socket) => connections.isSurplus(socket),
     patience: config.patience,
     reached: config.reached,
+    limits: new Limits(config.limits, opening.source?.passed),
+    proxies: new Proxies(config.proxies),
   })
   const listener = getRequestListener(door.app.fetch, { errorHandler: (error) => door.frame.unrouted(error) })
   const server = createServer(timesOf(config), listener)

@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Settings } from './core/settings.ts'
 import { kindNames } from './features/kinds.ts'
+import { type Network, networkOf } from './http/address.ts'
 import type { Reached } from './http/headers.ts'
+import type { Rates } from './http/limits.ts'
 
 export interface Config {
   home: string
@@ -16,6 +18,9 @@ export interface Config {
   patience: number
   /** How the world reaches it. */
   reached: Reached
+  limits: Rates
+  /** The addresses and networks of those who may say where a request comes from. */
+  proxies: readonly Network[]
   logLevel: string
   settings: Settings
   colour: boolean
@@ -41,6 +46,12 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     adminKey,
     patience: patience(env.SESSILE_PATIENCE_SECONDS || '30'),
     reached: reached(host, env.SESSILE_PUBLIC_URL, env.SESSILE_ORIGINS),
+    limits: {
+      requests: rate('SESSILE_LIMIT_REQUESTS', env.SESSILE_LIMIT_REQUESTS, 100),
+      signIn: rate('SESSILE_LIMIT_SIGN_IN', env.SESSILE_LIMIT_SIGN_IN, 5),
+      keys: rate('SESSILE_LIMIT_KEYS', env.SESSILE_LIMIT_KEYS, 0),
+    },
+    proxies: listed(env.SESSILE_TRUSTED_PROXIES).map(network),
     logLevel,
     settings: {
       conceal: isOn('SESSILE_CONCEAL', env.SESSILE_CONCEAL || 'off'),
@@ -87,14 +98,32 @@ function patience(text: string): number {
 /** Does only this machine reach that host? */
 export const isLoopback = (host: string) => host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host)
 
+const listed = (text = '') =>
+  text
+    .split(',')
+    .map((one) => one.trim())
+    .filter((one) => one !== '')
+
+/** So many a minute; 0 for any number. */
+function rate(name: string, text: string | undefined, otherwise: number): number {
+  if (text === undefined || text === '') return otherwise
+  if (/^\d{1,9}$/.test(text)) return Number(text)
+  throw new BadConfig(`${name} must be a number of requests a minute, or 0 for any number; it is ${text}.`)
+}
+
+function network(text: string): Network {
+  const found = networkOf(text)
+  if (found) return found
+  throw new BadConfig(`SESSILE_TRUSTED_PROXIES names addresses and networks such as 10.0.0.0/8; ${text} is neither.`)
+}
+
 function reached(host: string, publicUrl: string | undefined, origins: string | undefined): Reached {
-  const listed = (origins ?? '').split(',').map((text) => text.trim())
   const url = publicUrl ? originOf('SESSILE_PUBLIC_URL', publicUrl) : undefined
   return {
     url,
     // Where nobody says otherwise, whatever leaves this machine is meant to leave it over TLS.
     secure: url === undefined ? !isLoopback(host) : url.startsWith('https:'),
-    origins: listed.filter((text) => text !== '').map((text) => originOf('SESSILE_ORIGINS', text)),
+    origins: listed(origins).map((text) => originOf('SESSILE_ORIGINS', text)),
   }
 }
 

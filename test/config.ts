@@ -21,6 +21,8 @@ export const configOf = (home: string, more: Partial<Config> = {}): Config => ({
   adminKey: ADMIN,
   patience: 30_000,
   reached: { url: undefined, secure: false, origins: [] },
+  limits: { requests: 0, signIn: 0, keys: 0 },
+  proxies: [],
   logLevel: 'silent',
   settings: settingsOf(),
   colour: false,

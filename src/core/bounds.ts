@@ -20,6 +20,9 @@ export const bounds = {
   /** Files of logs that stay open, and files whose length is remembered. */
   openFiles: 1024,
   knownEnds: 32_768,
+  /** Callers whose quota is known by itself, and quotas that all others share. */
+  knownCallers: 32_768,
+  sharedQuotas: 4096,
   /** Kept for the day the disk is full: more than the views need for what is recorded between two commits. */
   room: 4 * 1024 * 1024,
   /** A checkpoint is due when the journal's segment has grown so long. */

@@ -8,6 +8,7 @@ export type RefusalKind =
   | 'not-found'
   | 'refused'
   | 'too-large'
+  | 'limited'
   | 'unavailable'
   | 'broken'
 

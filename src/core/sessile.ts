@@ -30,6 +30,8 @@ export interface Asking {
   key?: string | undefined
   /** What a browser carries in a cookie. */
   carried?: string | undefined
+  /** Counts a try to prove who one is, under this name, or refuses it. */
+  tried?: ((name: string) => void) | undefined
 }
 
 export class Sessile {
@@ -62,6 +64,7 @@ export class Sessile {
       const users = command.whose(input, caller)
       permit(caller, command.may, users)
       for (const performer of command.who(input)) permitPerformer(caller, performer)
+      if (command.tries) asking.tried?.(command.tries(input, caller))
       if (!command.prepare) {
         const answer = this.recorder.submit(command, { input, body, caller, key })
         return seesNumbers(caller, users) ? answer : answer.then(unnumbered)

@@ -184,6 +184,7 @@ const signIn = command({
   does: 'Sign in with a password. The answer is the same for a wrong password, an unknown name and a deactivated account.',
   may: 'sign in',
   named: false,
+  tries: ({ name }) => nameOf(name),
   carries: 'gives',
   makes: true,
   input: z.strictObject({

@@ -9,9 +9,11 @@ import type { Context } from 'hono'
 import type { Logger } from 'pino'
 import { Refusal } from '../core/errors.ts'
 import { uuid } from '../core/ids.ts'
+import type { Proxies } from './address.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
 import { AnswerHeaders, type Reached, traceOf } from './headers.ts'
+import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
 import { checkRequest, hasBody } from './request.ts'
 
@@ -28,6 +30,10 @@ export interface Asked {
   readonly hold: Hold
   readonly path: Record<string, string>
   readonly c: Routed
+  /** Where it comes from. */
+  readonly address: string
+  /** How its caller stands after it. */
+  standing?: Standing | undefined
 }
 
 /** An answer before it is sent. */
@@ -50,6 +56,8 @@ export interface FrameParts {
   /** How long a body may take, in milliseconds. */
   patience: number
   reached: Reached
+  /** Those in front of us who may say where a request comes from. */
+  proxies: Proxies
 }
 
 export class Frame {
@@ -67,7 +75,16 @@ export class Frame {
     const began = performance.now()
     const { incoming } = c.env
     const id = requestId(incoming.headers['x-request-id'])
-    const asked: Asked = { id, route, door, incoming, hold: this.burden.hold(), path: c.req.param(), c }
+    const asked: Asked = {
+      id,
+      route,
+      door,
+      incoming,
+      hold: this.burden.hold(),
+      path: c.req.param(),
+      c,
+      address: this.#parts.proxies.addressOf(incoming),
+    }
     let given: Given
     try {
       checkRequest(incoming)
@@ -86,6 +103,7 @@ export class Frame {
       'x-request-id': asked.id,
       ...this.headers.always,
       ...this.headers.shared(incoming.headers),
+      ...asked.standing?.headers,
       ...headers,
       ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
     }

@@ -18,6 +18,7 @@ import { type Door, headersOf, statusOf, success } from './problem.ts'
 const always: Refuses = {
   invalid: 'invalid',
   unauthenticated: 'unauthenticated',
+  'too-many-requests': 'limited',
   forbidden: 'forbidden',
   'cross-site': 'forbidden',
   'target-too-long': 'too-large',

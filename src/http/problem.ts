@@ -9,6 +9,7 @@ const statuses: Record<RefusalKind, number> = {
   'not-found': 404,
   refused: 409,
   'too-large': 413,
+  limited: 429,
   unavailable: 503,
   broken: 500,
 }
@@ -42,6 +43,7 @@ const titles: Record<RefusalKind, string> = {
   'not-found': 'Not found',
   refused: 'Refused',
   'too-large': 'Too large',
+  limited: 'Too many requests',
   unavailable: 'Not available at the moment',
   broken: 'Something broke',
 }
@@ -75,10 +77,15 @@ export function problemOf(error: unknown, door: Door): Problem {
 }
 
 /** What a refusal says in its headers. */
-export function headersOf({ status, allow }: Pick<Problem, 'status'> & { allow?: unknown }): Record<string, string> {
+export function headersOf({
+  status,
+  allow,
+  retry_after = 1,
+}: Pick<Problem, 'status'> & { allow?: unknown; retry_after?: unknown }): Record<string, string> {
   if (status === 408) return { connection: 'close', 'retry-after': '1' }
   if (status === 405) return { allow: String(allow) }
   if (status === 401) return { 'www-authenticate': 'Bearer' }
+  if (status === 429) return { 'retry-after': String(retry_after) }
   if (status === 503 || status === 507) return { 'retry-after': '1' }
   return {}
 }

@@ -16,6 +16,7 @@ import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
 import { policyOf } from './headers.ts'
 import type { Identify } from './identify.ts'
+import { abide, type Limits } from './limits.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
@@ -25,6 +26,7 @@ import { sliceAsJson, sliceAsLines } from './slice.ts'
 const A_MOMENT_MS = 500
 
 export interface DoorParts extends FrameParts {
+  limits: Limits
   gathered: Gathered
   /** Sessile, once it has recovered. */
   sessile: () => Sessile | undefined
@@ -84,18 +86,20 @@ export class Door {
   #open(): void {
     const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
-    const get = (path: string, answer: () => Given) =>
-      this.app.get(path, (c) => this.frame.answer(c, path, 'api', async () => answer()))
+    const get = (path: string, answer: (asked: Asked) => Given) =>
+      this.app.get(path, (c) => this.frame.answer(c, path, 'api', async (asked) => answer(asked)))
+    // Whoever keeps it running asks these two as often as they like.
     get('/healthz', () => json({ status: 'alive' }))
     get('/readyz', () => {
       const why = unready()
       if (why !== undefined) throw new Refusal('unavailable', 'not-ready', `Not ready: ${why}.`)
       return json({ status: 'ready' })
     })
-    get('/openapi.json', () => ({ status: success.done, type: 'application/json', body: contract }))
-    get('/docs', () => docs)
+    get('/openapi.json', (asked) => this.#toAnybody(asked, { status: success.done, type: 'application/json', body: contract }))
+    get('/docs', (asked) => this.#toAnybody(asked, docs))
     this.app.notFound((c) =>
-      this.frame.answer(c, 'none', 'api', async () => {
+      this.frame.answer(c, 'none', 'api', async (asked) => {
+        this.#countPlace(asked)
         const methods = this.#methodsAt(c.req.path)
         if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
         const preflight = this.frame.headers.preflight(methods, c.env.incoming)
@@ -121,9 +125,7 @@ export class Door {
   #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.frame.answer(c, path, what.door, (asked) =>
-        this.#whenBack(async () => answer(asked, await this.#admit(asked, what.may))),
-      ),
+      this.frame.answer(c, path, what.door, (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what)))),
     )
   }
 
@@ -140,16 +142,37 @@ export class Door {
       .then(answer)
   }
 
-  /** Who is let in: whoever proves who they are, and anybody to what is open to all. */
-  #admit({ incoming }: Asked, may: Action): Caller | Promise<Caller> {
+  #toAnybody(asked: Asked, given: Given): Given {
+    this.#countPlace(asked)
+    return given
+  }
+
+  /** Who has proved nothing is counted by where they are. */
+  #countPlace(asked: Asked): void {
+    abide(asked, this.#parts.limits.ofAddress(asked.address))
+  }
+
+  /** Who is let in, as often as they may ask: whoever proves who they are, and anybody to what is open to all. */
+  #admit(asked: Asked, { may, tries }: Routable): Caller | Promise<Caller> {
     if (!this.#parts.sessile()) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
-    if (this.#parts.surplus(incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
-    const orNobody = (caller: Caller | undefined): Caller => {
-      if (!caller && !isOpen(may, nobody)) throw unproved()
-      return caller ?? nobody
+    if (this.#parts.surplus(asked.incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
+    const unproven = (error: unknown): never => {
+      this.#countPlace(asked)
+      throw error
     }
-    const caller = this.#parts.identify.caller(incoming)
-    return caller instanceof Promise ? caller.then(orNobody) : orNobody(caller)
+    const admitted = (caller = nobody): Caller => {
+      if (caller === nobody && !isOpen(may, nobody)) return unproven(unproved())
+      if (caller !== nobody) abide(asked, this.#parts.limits.ofCaller(caller))
+      else if (!tries) this.#countPlace(asked)
+      return caller
+    }
+    let caller: ReturnType<Identify['caller']>
+    try {
+      caller = this.#parts.identify.caller(asked.incoming)
+    } catch (error) {
+      return unproven(error)
+    }
+    return caller instanceof Promise ? caller.catch(unproven).then(admitted) : admitted(caller)
   }
 
   get #sessile(): Sessile {
@@ -158,7 +181,8 @@ export class Door {
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
     const { incoming, hold, path, c } = asked
-    const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']) }
+    const attempt = command.tries && this.#attempt(asked)
+    const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']), tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
       const broke = (error: unknown) => this.frame.note(asked, error)
       const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, broke }
@@ -166,11 +190,25 @@ export class Door {
     }
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
     const status = command.makes ? success.made : success.done
-    if (!command.carries) return json(await this.#sessile.perform(command, { ...asking, body }), status)
     const { identify } = this.#parts
     const carried = command.carries === 'gives' ? identify.refreshOf(incoming) : undefined
-    const { told, cookies } = identify.carry(command.carries, await this.#sessile.perform(command, { ...asking, body, carried }))
+    const performed = this.#sessile.perform(command, { ...asking, body, carried })
+    const answer = await (attempt ? attempt.of(performed) : performed)
+    if (!command.carries) return json(answer, status)
+    const { told, cookies } = identify.carry(command.carries, answer)
     return { ...json(told, status), cookies }
+  }
+
+  /** Somebody is about to prove who they are. */
+  #attempt(asked: Asked) {
+    const attempt = this.#parts.limits.attempt(asked.address)
+    abide(asked, attempt.begins())
+    // How a name stands is told only where there is nothing more: it says how often others have tried it.
+    const under = (name: string) => {
+      const standing = attempt.names(name)
+      if (standing?.wait !== undefined) abide(asked, standing)
+    }
+    return { under, of: <T>(performed: Promise<T>) => attempt.of(performed) }
   }
 
   async #ask(query: Query, { incoming, hold, path }: Asked, caller: Caller): Promise<Given> {
@@ -193,7 +231,7 @@ export class Door {
 const NDJSON = 'application/x-ndjson'
 
 /** What a route needs to know of what it leads to. */
-type Routable = Pick<Command, 'door' | 'may'>
+type Routable = Pick<Command, 'door' | 'may' | 'tries'>
 const OPERATE: Routable = { door: 'api', may: 'operate' }
 
 const json = (value: unknown, status: number = success.done): Given => ({

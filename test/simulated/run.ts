@@ -51,6 +51,8 @@ const small: typeof bounds = {
   filterBits: 2 ** 10,
   openFiles: 2,
   knownEnds: 3,
+  knownCallers: 3,
+  sharedQuotas: 2,
   room: 4096,
   segment: 20_000,
 }
