@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { BadConfig, type Config, readConfig } from '../src/config.ts'
 import { bounds } from '../src/core/bounds.ts'
-import { Client, clockAt, later, makeHome, refused, run } from './harness.ts'
+import { Client, clockAt, later, makeHome, PASSWORD, type Reply, type Running, refused, run } from './harness.ts'
 
 /** Sessile with these settings, as a deployment writes them, and a clock that stands. */
 async function limited(env: Record<string, string>) {
@@ -180,3 +180,137 @@ describe('the owner of the files', () => {
     expect(await statusesOf(5, () => operator.post('/operator/load', {}))).toEqual(Array(5).fill(200))
   })
 })
+
+describe('attempts to sign in', () => {
+  const WRONG = 'a password that somebody guesses'
+  const env = { SESSILE_TRUSTED_PROXIES: '127.0.0.1' }
+  const trying = ({ anyone }: Running, name: string, address: string, password = WRONG) =>
+    anyone.post('/api/v1/sign-in', { name, password }, by(address))
+  const tried = async (running: Running, times: number, name: string, address: (i: number) => string, password = WRONG) => {
+    const statuses: number[] = []
+    for (let i = 0; i < times; i++) statuses.push((await trying(running, name, address(i), password)).status)
+    return statuses
+  }
+  const here = () => '203.0.113.1'
+  const everywhere = (i: number) => `198.51.100.${i}`
+
+  it('are five a minute at an address, whatever names are tried, and no word of what is left of another’s', async () => {
+    const { clock, ...running } = await limited(env)
+    const replies = []
+    for (let i = 0; i < 5; i++) replies.push(await trying(running, `somebody-${i}`, here()))
+    expect(replies.map(({ status }) => status)).toEqual(Array(5).fill(401))
+    expect(told(replies[0] as Reply)).toEqual(['"sign-in";r=4;t=12', '"sign-in";q=5;w=60', null])
+    const problem = await refused(running, () => trying(running, 'one-more', here()), 429, 'too-many-requests')
+    expect(problem.retry_after).toBe(15)
+    expect((await trying(running, 'somebody-1', '203.0.113.2')).status).toBe(401)
+    clock.pass(12)
+  })
+
+  it('are five a minute at a name, wherever they are made, whether or not there is anybody of that name', async () => {
+    const running = await limited(env)
+    const ada = await running.admin.account({ name: 'ada@sessile.example' })
+    running.clock.pass(3600)
+    let places = 0
+    for (const name of [ada.name, 'nobody@sessile.example']) {
+      const replies: Reply[] = []
+      for (let i = 0; i < 6; i++) replies.push(await trying(running, name, everywhere(places++)))
+      expect(replies.map(({ status }) => status)).toEqual([...Array(5).fill(401), 429])
+      // How often others have tried a name is told to nobody who may still try it.
+      expect(told(replies[4] as Reply)).toEqual(['"sign-in";r=4;t=12', '"sign-in";q=5;w=60', null])
+      expect(told(replies[5] as Reply)).toEqual(['"sign-in";r=0;t=15', '"sign-in";q=5;w=60', '15'])
+    }
+    expect((await trying(running, 'ADA@Sessile.example', everywhere(places))).status).toBe(429)
+  })
+
+  it('must wait longer each time they fail, up to a quarter of an hour, and no longer when they have succeeded', async () => {
+    const { clock, ...running } = await limited(env)
+    const { name } = await running.admin.account()
+    clock.pass(60)
+    expect(await tried(running, 5, name, everywhere)).toEqual(Array(5).fill(401))
+    const waits: number[] = []
+    for (let i = 5; i < 14; i++) {
+      const { status, body } = await trying(running, name, everywhere(i))
+      expect(status).toBe(429)
+      waits.push(body.retry_after)
+      clock.pass(body.retry_after)
+      expect((await trying(running, name, everywhere(i + 100))).status).toBe(401)
+    }
+    expect(waits).toEqual([15, 30, 60, 120, 240, 480, 900, 900, 900])
+    clock.pass(900)
+    expect((await trying(running, name, '192.0.2.1', PASSWORD)).status).toBe(201)
+    expect(await tried(running, 4, name, everywhere)).toEqual(Array(4).fill(401))
+  }, 30_000)
+
+  it('are forgotten when nobody has tried for an hour', async () => {
+    const { clock, ...running } = await limited(env)
+    expect(await tried(running, 6, 'lucy', everywhere)).toEqual([...Array(5).fill(401), 429])
+    clock.pass(3600)
+    expect(await tried(running, 6, 'lucy', everywhere)).toEqual([...Array(5).fill(401), 429])
+  })
+
+  it('by others keep nobody out where they have signed in before', async () => {
+    const { clock, ...running } = await limited(env)
+    const { name } = await running.admin.account()
+    expect((await trying(running, name, here(), PASSWORD)).status).toBe(201)
+    clock.pass(60)
+    expect(await tried(running, 6, name, everywhere, PASSWORD.toUpperCase())).toEqual([...Array(5).fill(401), 429])
+    expect((await trying(running, name, '192.0.2.1', PASSWORD)).status).toBe(429)
+    expect((await trying(running, name, here(), PASSWORD)).status).toBe(201)
+    // Nor are they of use to whoever guesses there.
+    expect(await tried(running, 6, name, here)).toEqual([401, 401, 401, 401, 429, 429])
+  })
+
+  it('that succeed cost an address nothing: many people may live behind it', async () => {
+    const running = await limited(env)
+    const names: string[] = []
+    for (let i = 0; i < 7; i++) names.push((await running.admin.account()).name)
+    for (const name of names) expect((await trying(running, name, here(), PASSWORD)).status).toBe(201)
+    // And yet one account does not sign in on and on.
+    expect(await tried(running, 6, names[0] as string, here, PASSWORD)).toEqual([...Array(5).fill(201), 429])
+  }, 30_000)
+
+  it('that come all at once are as few as those that come one by one', async () => {
+    const running = await limited(env)
+    const { name } = await running.admin.account()
+    running.clock.pass(60)
+    const all = await Promise.all(Array.from({ length: 20 }, (_, i) => trying(running, name, everywhere(i))))
+    expect(all.filter(({ status }) => status === 401)).toHaveLength(5)
+    expect(all.filter(({ status }) => status === 429)).toHaveLength(15)
+  })
+
+  it('are counted also where a password is changed, an invitation taken, or an account made', async () => {
+    const running = await limited(env)
+    const ada = await running.admin.account()
+    const stolen = () =>
+      ada.post('/api/v1/account/password', { password: WRONG, new_password: 'a new one of fifteen letters' }, by(here()))
+    expect(await statusesOf(6, stolen)).toEqual([...Array(5).fill(403), 429])
+    const guess = (i: number) =>
+      running.anyone.post('/api/v1/invitations/accept', { token: `guess-${i}`, password: PASSWORD }, by('203.0.113.2'))
+    let i = 0
+    expect(await statusesOf(6, () => guess(i++))).toEqual([...Array(5).fill(404), 429])
+    const made = () => running.anyone.post('/api/v1/sign-up', { name: 'lucy', password: PASSWORD }, by('203.0.113.3'))
+    expect(await statusesOf(6, made)).toEqual([...Array(5).fill(403), 429])
+  })
+
+  it('that are no attempts count like others: a body that does not fit', async () => {
+    const running = await limited(env)
+    expect(await statusesOf(6, () => running.anyone.post('/api/v1/sign-in', {}, by(here())))).toEqual([...Array(5).fill(422), 429])
+  })
+})
+
+describe('the limit of an account', () => {
+  it('is one for all its sign-ins, and its own', async () => {
+    const running = await limited({ SESSILE_LIMIT_REQUESTS: '4', SESSILE_TRUSTED_PROXIES: '127.0.0.1' })
+    const [ada, bob] = [await running.admin.account(), await running.admin.account()]
+    running.clock.pass(60)
+    const again = await running.anyone.signIn(ada.name)
+    const asks = [ada, again, ada, again, again, ada]
+    const statuses: number[] = []
+    for (const [i, one] of asks.entries()) statuses.push((await one.get('/api/v1/account', by(everywhereElse(i)))).status)
+    expect(statuses).toEqual([200, 200, 200, 200, 429, 429])
+    const reply = await bob.get('/api/v1/account')
+    expect([reply.status, ...told(reply)]).toEqual([200, '"requests";r=3;t=15', '"requests";q=4;w=60', null])
+  })
+})
+
+const everywhereElse = (i: number) => `192.0.2.${i}`

@@ -72,7 +72,7 @@ export interface Command<I = unknown> {
   /** May the caller name its request? Not where the input holds a secret, of which not even a digest may be recorded. */
   readonly named: boolean
   /** The name under which somebody tries to prove who they are by this: tries are counted, and slowed down where they fail. */
-  readonly tries?: (input: I, caller: Caller) => string
+  tries?(input: I, caller: Caller): string
   /** Does its answer bring what a browser carries from then on, or take it away? */
   readonly carries: 'gives' | 'takes' | undefined
   /** Who asks here: a device's bad body is 400, an application's 422. */
