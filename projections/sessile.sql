@@ -130,3 +130,25 @@ CREATE TABLE emergencies (
 CREATE INDEX emergencies_1 ON emergencies (therapist_id, until);
 CREATE INDEX emergencies_2 ON emergencies (opened_at, access_id);
 CREATE INDEX emergencies_3 ON emergencies (user_id, opened_at, access_id);
+
+-- Every answer to a question and every refusal.
+CREATE TABLE audit (
+  audit_id TEXT PRIMARY KEY, -- when it was, and its place among the records of its log
+  account_id TEXT NOT NULL, -- who asked; anonymous for somebody who did not prove who they are
+  role TEXT NOT NULL, -- of whoever asked
+  proved_by TEXT, -- what they proved it by: the id of a key, or of a sign-in
+  route TEXT NOT NULL, -- what was asked, as the contract writes it
+  users TEXT NOT NULL, -- JSON: the ids of those whose data was asked for or shown
+  session_id TEXT, -- the session that was read
+  emergency INTEGER NOT NULL, -- 1 where it was shown by emergency access
+  outcome TEXT NOT NULL, -- read or refused
+  reason TEXT, -- why it was refused
+  request_id TEXT NOT NULL,
+  address TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_1 ON audit (account_id, audit_id);
+
+-- Whose data each entry of the trail is about.
+CREATE TABLE concerned (
+  concerned_id TEXT PRIMARY KEY -- the user, a space, and the audit_id
+) STRICT, WITHOUT ROWID;

@@ -10,6 +10,7 @@ import { afterEach, expect } from 'vitest'
 import { type Opening, type Serving, serve } from '../src/app.ts'
 import type { Config } from '../src/config.ts'
 import { type Source, systemSource } from '../src/core/ids.ts'
+import { HEADER, lastByte, readFrame } from '../src/log/frame.ts'
 import { ADMIN, configOf } from './config.ts'
 
 export { ADMIN, configOf }
@@ -170,23 +171,39 @@ export function crashedCopy(home: string): string {
   return copy
 }
 
-/** Every byte under logs/ that a record could be in: the logs and the journal. Equal digests, equal bytes. */
+/**
+ * Every byte under logs/ that a record could be in, the logs and the journal, save what the audit trail was told: that alone
+ * grows with what is read and what is refused. Equal digests, equal bytes.
+ */
 export function logBytes({ home, sessile }: { home: string; sessile?: Running['sessile'] }): string {
   sessile?.log.settle()
   const digest = createHash('sha256')
   for (const file of filesUnder(join(home, 'logs'))) {
-    if (/\.journal\/(lock|holder|room)/.test(file)) continue
+    if (/\.journal\/(lock|holder|room)|^audit\//.test(file)) continue
     const bytes = readFileSync(join(home, 'logs', file))
-    digest.update(`${file}\n`).update(file.endsWith('.wal') ? withoutZeros(bytes) : bytes)
+    digest.update(`${file}\n`)
+    for (const piece of file.endsWith('.wal') ? withoutTrail(bytes) : [bytes]) digest.update(piece)
   }
   return digest.digest('hex')
 }
 
-/** A journal without the space that is kept ready behind its last frame. */
-function withoutZeros(bytes: Buffer): Buffer {
-  let end = bytes.length
-  while (end > 0 && bytes[end - 1] === 0) end--
-  return bytes.subarray(0, end)
+/** A journal without the frames of the trail, what these move in the others, and the space kept ready behind the last. */
+function* withoutTrail(bytes: Buffer): Generator<Buffer | string> {
+  let at = HEADER
+  yield bytes.subarray(0, at)
+  for (let frame = readFrame(bytes, at, undefined); frame; frame = readFrame(bytes, at, undefined)) {
+    const { log, offset, more, end } = frame
+    if (!log.startsWith('audit/')) yield* [`${log} ${offset} ${more}\n`, frame.bytes]
+    at = end
+  }
+  yield bytes.subarray(at, lastByte(bytes))
+}
+
+/** The records of the trail, as they lie in its files. */
+export function trailOf({ home, sessile }: { home: string; sessile?: Running['sessile'] }): Json[] {
+  sessile?.log.settle()
+  const files = filesUnder(join(home, 'logs', 'audit'))
+  return files.flatMap((file) => linesIn(join(home, 'logs', 'audit', file)))
 }
 
 export function filesUnder(folder: string, under = ''): string[] {
@@ -212,8 +229,18 @@ export async function refused(running: Running, request: () => Promise<Reply>, s
     detail: expect.any(String),
   })
   expect(logBytes(running)).toBe(before)
+  const told = trailOf(running).filter(({ data }) => data.request_id === reply.body.request_id)
+  const once = [['audit.refused', reason]]
+  // Of those who ask too often it is told the first time.
+  expect(status === 429 ? [[], once] : [isTold(status, reason) ? once : []]).toContainEqual(
+    told.map(({ type, data }) => [type, data.reason]),
+  )
   return reply.body
 }
+
+/** Is the trail told of such a refusal? Not where Sessile could not do its work, nor where no route was asked. */
+const isTold = (status: number, reason: string) =>
+  ![500, 503, 507].includes(status) && !['no-such-route', 'method-not-allowed'].includes(reason)
 
 export const sessionFile = (home: string, session_id: string, user_id = 'ada') =>
   join(home, 'logs', 'users', user_id, 'sessions', `${session_id}.jsonl`)

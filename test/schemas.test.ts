@@ -9,9 +9,9 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { Events, type EventType, events } from '../src/core/event.ts'
+import { Events, type EventType, events, logOf } from '../src/core/event.ts'
 import { linesOf } from '../src/core/log.ts'
-import { isErased, parseLine, type Recorded, scan } from '../src/core/record.ts'
+import { isErased, parseLine, type Recorded, type Scanned, scan } from '../src/core/record.ts'
 import { Schemas } from '../src/core/schemas.ts'
 import { openDatabase } from '../src/core/tables.ts'
 import { verify } from '../src/core/verify.ts'
@@ -191,6 +191,15 @@ const accountRole = fc.constantFrom('patient', 'therapist', 'researcher', 'analy
 const signin_id = ulid.map((id) => `sign_${id}`)
 const argon2 = matching(/^\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,2},p=[0-9]{1,2}\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/)
 
+const asked = {
+  route: text(200),
+  role: text(32),
+  proved_by: text(64),
+  users: fc.array(opaque, { maxLength: 5 }),
+  request_id: matching(/^[A-Za-z0-9._-]{1,64}$/),
+  address: text(64),
+}
+
 /** Valid data of every version, written by hand: a new one fails the test below until it has its line here. */
 const valid: Record<string, fc.Arbitrary<unknown>> = {
   'session.started.v1': some(
@@ -283,6 +292,8 @@ const valid: Record<string, fc.Arbitrary<unknown>> = {
   ),
   'signin.refreshed.v1': fc.record({ signin_id, refresh_sha256: hex, expires_at: utc }),
   'signin.ended.v1': fc.record({ signin_id, why: fc.constantFrom('signed-out', 'signed-out-everywhere', 'token-reused') }),
+  'audit.read.v1': some({ ...asked, session_id: opaque, emergency: fc.boolean() }, ['route', 'role', 'users', 'request_id']),
+  'audit.refused.v1': some({ ...asked, reason: text(64) }, ['route', 'role', 'users', 'request_id', 'reason']),
 }
 
 type Holder = Record<string, unknown>
@@ -685,8 +696,9 @@ function layOut(): string {
   const home = makeHome()
   for (const name of readdirSync(FIXTURES)) {
     const bytes = readFileSync(join(FIXTURES, name))
-    const { user_id, session_id } = scan(bytes)?.envelope ?? { user_id: name }
-    const to = join(home, 'logs', session_id ? `users/${user_id}/sessions/${session_id}.jsonl` : `accounts/${user_id}.jsonl`)
+    const { envelope } = scan(bytes) as Scanned
+    const { home: own } = registered.named(envelope.type) as EventType
+    const to = join(home, 'logs', `${logOf(own, envelope)}.jsonl`)
     mkdirSync(dirname(to), { recursive: true })
     writeFileSync(to, bytes)
   }

@@ -9,7 +9,20 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
-import { ADMIN, Client, cli, filesUnder, later, linesIn, logBytes, makeHome, said, serveApart, sessionFile } from './harness.ts'
+import {
+  ADMIN,
+  Client,
+  cli,
+  filesUnder,
+  later,
+  linesIn,
+  logBytes,
+  makeHome,
+  said,
+  serveApart,
+  sessionFile,
+  trailOf,
+} from './harness.ts'
 
 /** Without a key of the operator's own, whatever the tests' environment says. */
 const noKey = { SESSILE_ADMIN_KEY: undefined } as unknown as Record<string, string>
@@ -132,8 +145,8 @@ describe('a second process on the same data', () => {
     const { body } = await first.admin.start()
     await first.admin.get('/api/v1/sessions')
     // Lines get to their files a little after the answer.
-    const file = sessionFile(home, body.session_id)
-    await expect.poll(() => existsSync(file) && readFileSync(file, 'utf8')).toMatch(/\n$/)
+    const copied = () => trailOf({ home }).length === 1 && linesIn(sessionFile(home, body.session_id)).length === 1
+    await expect.poll(() => existsSync(sessionFile(home, body.session_id)) && copied()).toBe(true)
     const note = () => readFileSync(join(journal(home), 'holder.json'), 'utf8')
     const before = { files: filesUnder(home), logs: logBytes({ home }), note: note() }
     const { code, out, err } = await cli(home, ['serve'], { SESSILE_PORT: '0' })

@@ -5,7 +5,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Assembled, assemble, type Left, linesIn, type Piece } from '../core/assemble.ts'
 import { assert } from '../core/errors.ts'
-import { accountLog, linesOf, type Shelf, sessionLog } from '../core/log.ts'
+import { logOf } from '../core/event.ts'
+import { linesOf, type Shelf } from '../core/log.ts'
 import { type Envelope, scan } from '../core/record.ts'
 import { Schemas } from '../core/schemas.ts'
 import { hashIn } from '../core/seal.ts'
@@ -69,9 +70,11 @@ function piecesIn({ segments, quarantine }: SiftedJournal): Map<string, Piece[]>
   return pieces
 }
 
-/** The log that a record is of, by what it says. */
-const homeOf = ({ user_id, session_id }: Envelope) =>
-  session_id === undefined ? accountLog(user_id) : sessionLog(user_id, session_id)
+/** The log that a record is of, by what it says; of an event that is not known, nothing can be told. */
+function homeOf(envelope: Envelope): string | undefined {
+  const event = features.events.named(envelope.type)
+  return event && logOf(event.home, envelope)
+}
 
 export interface Totals {
   logs: number

@@ -25,6 +25,8 @@ export interface Preparing<I, R extends string> {
   now: number
   ulid(): string
   secret(): string
+  /** Names those whose data this turned out to be about: the trail tells it where this is refused. */
+  concerns(...users: string[]): void
   refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
 }
 
@@ -49,6 +51,8 @@ export interface Decision<I, R extends string, P = unknown> {
   damaged(): ReadonlyMap<string, string>
   /** Makes the refusal that the command has declared under this reason. */
   refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
+  /** Names those whose data this turned out to be about: the trail tells it where this is refused. */
+  concerns(...users: string[]): void
   /** Something that the first answer tells and no log keeps, such as a new key's secret. */
   reveal(once: Record<string, unknown>): void
 }

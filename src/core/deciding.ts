@@ -5,11 +5,11 @@
 import { hash } from 'node:crypto'
 import type { Command, Decision } from './command.ts'
 import { assert, Refusal } from './errors.ts'
-import type { Draft, Home } from './event.ts'
+import { type Draft, logOf } from './event.ts'
 import type { Gathered } from './feature.ts'
 import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
-import { accountLog, auditLog, type Line, type Log, sessionLog, userLog } from './log.ts'
+import { auditLog, type Line, type Log } from './log.ts'
 import { rawMedia } from './media.ts'
 import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
@@ -18,6 +18,7 @@ import type { Schemas } from './schemas.ts'
 import { seal } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
+import { concern, type Trace } from './trail.ts'
 import { Trailing } from './trailing.ts'
 import type { Views } from './views.ts'
 
@@ -29,6 +30,7 @@ export interface Request {
   caller: Caller
   /** The caller's own name for this request (`Idempotency-Key`). */
   key?: string | undefined
+  trace?: Trace | undefined
 }
 
 export interface Waiting {
@@ -180,6 +182,7 @@ export class Deciding {
       now: this.latest,
       refuse: refuserOf(command),
       reveal: revealerOf(waiting),
+      concerns: concernerOf(request),
     })
   }
 
@@ -187,8 +190,7 @@ export class Deciding {
     const { user_id, session_id, performer_id } = draft.owner
     const timestamp = this.#timestamp()
     assert(draft.event.home !== 'session' || session_id !== undefined, `${draft.type} without a session`)
-    const log = logs[draft.event.home](user_id, session_id ?? '', timestamp)
-    const damage = this.#parts.log.damage(log) ?? this.views.damaged.get(log)
+    const [log, damage] = this.#home(draft, timestamp)
     if (damage !== undefined) throw new Refusal('unavailable', 'log-damaged', `The log takes no more records: ${damage}.`)
 
     const at = `records.${waiting.records.length}.data`
@@ -222,19 +224,22 @@ export class Deciding {
     waiting.records.push(record)
   }
 
+  /** The log that a draft goes to, and what is wrong with it. The trail takes the next part of its day where one is damaged. */
+  #home({ event: { home }, owner }: Draft, timestamp: string): [log: string, damage: string | undefined] {
+    const damageOf = (log: string) => this.#parts.log.damage(log) ?? this.views.damaged.get(log)
+    const first = logOf(home, { ...owner, timestamp })
+    if (home !== 'audit') return [first, damageOf(first)]
+    for (let part = 1; ; part++) {
+      const log = auditLog(timestamp, part)
+      if (damageOf(log) === undefined) return [log, undefined]
+    }
+  }
+
   /** The records of a batch share a few moments: each is printed once. */
   #timestamp(): string {
     if (this.latest !== this.#printed.at) this.#printed = { at: this.latest, text: new Date(this.latest).toISOString() }
     return this.#printed.text
   }
-}
-
-/** Which log a record belongs to. */
-const logs: Record<Home, (user_id: string, session_id: string, timestamp: string) => string> = {
-  session: sessionLog,
-  user: userLog,
-  account: accountLog,
-  audit: (_user, _session, timestamp) => auditLog(timestamp),
 }
 
 // Made for every command. Where a loader keeps the names of functions, one that stands in an object literal is given its
@@ -247,6 +252,11 @@ const revealerOf =
   (waiting: Waiting): Decision<unknown, string>['reveal'] =>
   (once) => {
     waiting.revealed = once
+  }
+const concernerOf =
+  ({ trace }: Request): Decision<unknown, string>['concerns'] =>
+  (...users) => {
+    if (trace) concern(trace, users)
   }
 
 const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)

@@ -2,10 +2,18 @@
 // and the folds of the views all hang on this declaration.
 
 import type { z } from 'zod'
-import type { Recorded } from './record.ts'
+import { accountLog, auditLog, sessionLog, userLog } from './log.ts'
+import type { Envelope, Recorded } from './record.ts'
 
 /** Which log a record belongs to: the session's, the user's own, that of an account, or the day's audit trail. */
 export type Home = 'session' | 'user' | 'account' | 'audit'
+
+/** Which log a record goes to, by what its envelope says. */
+export function logOf(home: Home, { user_id, session_id = '', timestamp }: Pick<Envelope, 'user_id' | 'session_id' | 'timestamp'>) {
+  if (home === 'session') return sessionLog(user_id, session_id)
+  if (home === 'user') return userLog(user_id)
+  return home === 'account' ? accountLog(user_id) : auditLog(timestamp)
+}
 
 /** How private what an event says is: who may read it follows from this. */
 export type Sensitivity = 'plain' | 'personal' | 'clinical'

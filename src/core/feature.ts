@@ -4,9 +4,11 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import type { Command } from './command.ts'
+import { assert } from './errors.ts'
 import { Events, type EventType } from './event.ts'
 import type { Query } from './query.ts'
 import type { Settings } from './settings.ts'
+import type { Noted } from './trail.ts'
 import type { Read, View } from './view.ts'
 
 /** Something that the system itself does as time passes: looks for work, and asks for it as anyone else would. */
@@ -29,6 +31,8 @@ export interface Feature {
   readonly commands?: readonly Command[]
   readonly queries?: readonly Query[]
   readonly chores?: readonly Chore[]
+  /** Records what became of a request: one feature keeps the trail. */
+  readonly trail?: Command<Noted>
 }
 
 export interface Gathered {
@@ -38,13 +42,17 @@ export interface Gathered {
   readonly commands: readonly Command[]
   readonly queries: readonly Query[]
   readonly chores: readonly Chore[]
+  readonly trail: Command<Noted>
   /** A digest of the features' source: what their folds would make of a log may differ where this differs. */
   readonly code: string
 }
 
 export function gather(features: readonly Feature[], folder: URL): Gathered {
+  const [trail, ...others] = features.flatMap((feature) => feature.trail ?? [])
+  assert(trail && others.length === 0, 'one feature keeps the trail')
   return {
     features,
+    trail,
     code: digestOf(folder),
     events: new Events(features.flatMap((feature) => feature.events ?? [])),
     views: features.flatMap((feature) => feature.views ?? []),

@@ -3,7 +3,7 @@
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
-import { isSessionLog, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
+import { countsInPart, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn } from './seal.ts'
@@ -49,8 +49,7 @@ function foldLog(
   const quick = foldWithin(folding, log, { from, until }, told)
   if (quick.wrong === undefined) return quick
   const { head, wrong } = foldWithin(folding, log, { from, until, every: true })
-  // Of an account nothing counts: what cannot be read may be that a key was revoked.
-  if (head === from || !isSessionLog(log)) return { head: from, wrong }
+  if (head === from || !countsInPart(log)) return { head: from, wrong }
   // The failed line may have changed some rows: its log is folded once more, up to it.
   return { ...foldWithin(folding, log, { from, until: (head as Head).size, every: true }), wrong }
 }

@@ -83,7 +83,16 @@ export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(lo
 export const userOf = (log: string) => (log.startsWith('users/') ? log.split('/')[1] : undefined)
 export const userLog = (user_id: string) => `users/${user_id}/user`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
-export const auditLog = (timestamp: string) => `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}`
+/** The trail of a day. Where a part of it is damaged the trail goes on in the next. */
+export const auditLog = (timestamp: string, part = 1) =>
+  `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}${part > 1 ? `.${part}` : ''}`
+const isAuditLog = (log: string) => log.startsWith('audit/')
+
+/**
+ * Does what stands before a damage count? In a session or a day's trail each line tells of itself. Of an account or a user it
+ * does not: what cannot be read may be that a key was revoked, or an assignment ended.
+ */
+export const countsInPart = (log: string) => isSessionLog(log) || isAuditLog(log)
 
 /** How much of a log is read at a time. */
 export const CHUNK = 256 * 1024

@@ -65,12 +65,16 @@ export function pageOf<C extends Columns, K extends keyof C & string>(
   const last = shown.at(-1)
   return {
     rows: shown,
-    next_cursor: has_more && last ? Buffer.from(`${last[time]} ${last[id]}`).toString('base64url') : null,
+    next_cursor: has_more && last ? cursorTo(last[time] as string, last[id] as string) : null,
     has_more,
   }
 }
 
-function namedBy(cursor: string): [string, string] {
+/** The cursor of a row that is found by a time and an id. */
+export const cursorTo = (time: string, id: string): string => Buffer.from(`${time} ${id}`).toString('base64url')
+
+/** The time and the id that a cursor names. */
+export function namedBy(cursor: string): [string, string] {
   const found = /^([0-9TZ:.-]{24}) ([A-Za-z0-9._-]{1,64})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'))
   if (!found) throw new Refusal('invalid', 'bad-cursor', 'The cursor is not one that a page gave.')
   return [found[1] as string, found[2] as string]

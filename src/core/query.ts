@@ -16,7 +16,7 @@ export interface Asked<I, R extends string> {
   refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal
   /** Refuses unless the caller may do this query's action to the data of these users (of none, for what is nobody's). */
   permit(...users: string[]): void
-  /** The users whose data the caller may see here: what a list is limited to. */
+  /** The users whose data the caller may see here: what a list is limited to. Such a query says whose data it `shows`. */
   reach(): 'all' | readonly string[]
   /** The records of a log in order, as they read today and as far as the caller may see them; erased ones too. */
   records(log: string, after?: number): Iterable<Recorded | Erased>
@@ -26,6 +26,8 @@ export interface Asked<I, R extends string> {
   damaged(): ReadonlyMap<string, string>
   /** A sentence for people about a record. */
   says(record: Recorded): string
+  /** What whoever asked this route has done, in plain words. */
+  did(route: string): string
 }
 
 /** A whole number as a query string tells it: digits, and no `0x10`, `1e2` or blank that a number can be made of as well. */
@@ -36,6 +38,9 @@ export const whole = (least: number, most: number, otherwise: number) =>
       z.number('must be a whole number').int().min(least).max(most),
     )
     .default(otherwise)
+
+/** A moment as a query string tells it, or the beginning of a day. */
+export const time = z.iso.datetime({ offset: true }).or(z.iso.date())
 
 /** An answer that is a part of a log: the door gives it as JSON, as the log's own bytes, or as a stream that follows. */
 export class Slice {
@@ -56,9 +61,15 @@ export class Slice {
 export interface Query<I = unknown> {
   readonly at: string
   readonly does: string
+  /** What whoever asks this has done, in plain words, for the person whose data it is: they have … */
+  readonly did: string
   readonly may: Action
   readonly input: z.ZodType<I>
   readonly output: z.ZodType
+  /** Whose data an answer shows, where that is not the users that `permit` was asked about. */
+  readonly shows: ((answer: unknown) => readonly string[]) | undefined
+  /** Does it read the trail? Only then must it wait for what the trail has just been told. */
+  readonly ofTrail: boolean
   /** The media types in which it answers beside JSON. */
   readonly also: readonly string[]
   readonly refuses: Refuses
@@ -66,18 +77,22 @@ export interface Query<I = unknown> {
   read(on: Asked<I, string>): unknown
 }
 
-interface Declared<I, R extends Refuses> {
+interface Declared<I, O, R extends Refuses> {
   at: string
   does: string
+  did: string
   may: Action
   input: z.ZodType<I>
-  output: z.ZodType
+  output: z.ZodType<O>
+  shows?: (answer: O) => readonly string[]
+  ofTrail?: boolean
   also?: readonly string[]
   refuses?: R
   door?: 'device' | 'api'
   read: (on: Asked<I, keyof R & string>) => unknown
 }
 
-export function query<I, const R extends Refuses = Record<never, never>>(declared: Declared<I, R>): Query<I> {
-  return { also: [], refuses: {}, door: 'api', ...declared, read: declared.read as Query<I>['read'] }
+export function query<I, O, const R extends Refuses = Record<never, never>>(declared: Declared<I, O, R>): Query<I> {
+  const { read, shows } = declared as unknown as Query<I>
+  return { also: [], refuses: {}, door: 'api', ofTrail: false, ...declared, shows, read }
 }

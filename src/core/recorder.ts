@@ -56,6 +56,8 @@ export class Recorder {
   #timer: NodeJS.Timeout | undefined
   /** When the views' transaction was opened. */
   #opened = 0
+  /** Does it hold anything but the trail, which nobody waits to read? */
+  #awaited = false
   #checkpointing: Promise<void> | undefined
   /** A rebuild beside the live views, where there is one. */
   readonly beside: Beside
@@ -115,11 +117,11 @@ export class Recorder {
     })
   }
 
-  /** Resolves when readers see everything that has been acknowledged. */
-  async settled(): Promise<void> {
+  /** Resolves when readers see everything that has been acknowledged; the trail of other readers only where they ask for it. */
+  async settled(trail = true): Promise<void> {
     this.#log.assertOurs()
     // Between batches the open transaction holds only what is durable; within one it does not.
-    if (!this.#stalled && this.#deciding.views.uncommitted) {
+    if (!this.#stalled && this.#deciding.views.uncommitted && (trail || this.#awaited)) {
       const committed = this.#running ? this.between(() => this.#commit()) : Promise.resolve().then(() => this.#commit())
       await committed.catch(() => this.between(() => {})) // The views are being brought back: as a rule that is soon done.
     }
@@ -186,6 +188,7 @@ export class Recorder {
         batch.push(waiting)
         const first = lines.length
         this.#deciding.take(waiting, lines)
+        if (lines.length > first && waiting.command !== this.#parts.gathered.trail) this.#awaited = true
         for (let i = first; i < lines.length; i++) bytes += lines[i]?.bytes.length ?? 0
       } while (batch.length < Math.min(this.#queue.length, bounds.batch) && bytes < MOST_BYTES && performance.now() < until)
       this.#queue.splice(0, batch.length)
@@ -304,6 +307,7 @@ export class Recorder {
     if (this.#stalled || !this.#deciding.views.uncommitted) return
     this.#log.assertOurs()
     this.#tending(() => this.#deciding.views.commit(this.#mark))
+    this.#awaited = false
   }
 
   /** Work on the views between two batches; where it fails, they are brought back. */

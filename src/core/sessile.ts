@@ -17,6 +17,7 @@ import type { Settings } from './settings.ts'
 import { type Passed, type Sight, type Stand, seen, unnumbered } from './sight.ts'
 import { beginningOf, soundLines } from './sound.ts'
 import { isSqlite } from './tables.ts'
+import { concern, type Noted, type Trace } from './trail.ts'
 import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
 
@@ -32,6 +33,14 @@ export interface Asking {
   carried?: string | undefined
   /** Counts a try to prove who one is, under this name, or refuses it. */
   tried?: ((name: string) => void) | undefined
+  /** What the trail is told of this request where it is refused; nothing, of what Sessile asks of itself. */
+  trace?: Trace | undefined
+}
+
+interface Question {
+  input: unknown
+  caller: Caller
+  trace?: Trace | undefined
 }
 
 export class Sessile {
@@ -57,20 +66,21 @@ export class Sessile {
   }
 
   #perform(command: Command, asking: Asking): Promise<unknown> {
-    const { body, path = NO_PATH, caller, key } = asking
+    const { body, path = NO_PATH, caller, key, trace } = asking
     try {
       if (key !== undefined && !command.named) throw nameless()
       const input = check(command.input, command.shape(body, path))
       const users = command.whose(input, caller)
+      if (trace) concern(trace, users)
       permit(caller, command.may, users)
       for (const performer of command.who(input)) permitPerformer(caller, performer)
       if (command.tries) asking.tried?.(command.tries(input, caller))
       if (!command.prepare) {
-        const answer = this.recorder.submit(command, { input, body, caller, key })
+        const answer = this.recorder.submit(command, { input, body, caller, key, trace })
         return seesNumbers(caller, users) ? answer : answer.then(unnumbered)
       }
       return this.#prepare(command, input, asking).then(
-        (prepared) => this.recorder.submit(command, { input, body, caller, key, prepared }),
+        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared }),
         (error) => Promise.reject(placed(this.#told(error), command, body)),
       )
     } catch (error) {
@@ -78,7 +88,7 @@ export class Sessile {
     }
   }
 
-  async #prepare(command: Command, input: unknown, { caller, carried }: Asking): Promise<unknown> {
+  async #prepare(command: Command, input: unknown, { caller, carried, trace }: Asking): Promise<unknown> {
     const now = this.source.now()
     return command.prepare?.({
       input,
@@ -90,13 +100,18 @@ export class Sessile {
       now,
       ulid: () => this.source.ulid(now),
       secret: this.source.secret,
+      concerns: (...users) => {
+        if (trace) concern(trace, users)
+      },
       refuse: (reason, detail, facts) => refusalOf(command.refuses, reason, detail, facts),
     })
   }
 
-  /** Answers from what is durable, and from nothing that the caller may not see. */
-  ask(query: Query, asked: { input: unknown; caller: Caller }): Promise<unknown> {
-    return this.#concealing(query, this.#ask(query, asked))
+  /** Answers from what is durable, and from nothing that the caller may not see; when the trail says who has seen what. */
+  async ask(query: Query, { input, caller, trace = this.#traceOf(query, caller) }: Question): Promise<unknown> {
+    const answer = await this.#concealing(query, this.#ask(query, { input, caller, trace }))
+    await this.note(trace)
+    return answer
   }
 
   /** What is out of reach looks as if it were not there, where that is wished for. */
@@ -107,38 +122,61 @@ export class Sessile {
     })
   }
 
-  async #ask(query: Query, { input, caller }: { input: unknown; caller: Caller }): Promise<unknown> {
-    const checked = check(query.input, input)
-    let permitted = false
-    await this.recorder.settled().catch((error: Error) => {
+  async #ask(query: Query, { input: stated, caller, trace }: Question & { trace: Trace }): Promise<unknown> {
+    const input = check(query.input, stated)
+    let [permitted, reached] = [false, false]
+    await this.recorder.settled(query.ofTrail).catch((error: Error) => {
       throw this.recorder.stalled === undefined ? error : rebuilding()
     })
     try {
       const answer = await query.read({
-        input: checked,
+        input,
         caller,
         now: this.source.now(),
         read: this.recorder.views.committed,
         refuse: (reason, detail, facts) => refusalOf(query.refuses, reason, detail, facts),
         permit: (...users) => {
+          concern(trace, users)
           permit(caller, query.may, users)
           permitted = true
         },
         reach: () => {
-          permitted = true
+          reached = true
           return reach(caller, query.may)
         },
         records: (log, after) => this.records({ log, sight: this.#sightOf(caller, log), after: after ?? 0 }),
         slice: (log, part) => new Slice(log, this.#sightOf(caller, log), part),
         damaged: () => this.recorder.views.damaged,
         says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
+        did: (route) => this.gathered.queries.find(({ at }) => at === route)?.did ?? route,
       })
-      // Deny by default: a query that never asked the policy must not answer.
-      assert(permitted, `${query.at} answered without asking the policy`)
+      // Deny by default: a query that never asked the policy must not answer, nor one that does not say whose data it showed.
+      assert(permitted || reached, `${query.at} answered without asking the policy`)
+      assert(!reached || query.shows, `${query.at} answered without saying whose data it shows`)
+      if (query.shows) concern(trace, query.shows(answer))
+      const { session_id } = input as { session_id?: string }
+      if (session_id !== undefined) trace.session_id = session_id
       return answer
     } catch (error) {
       throw this.#told(error)
     }
+  }
+
+  /** Writes down what became of a request. Nobody is answered before that is durable, and nobody where it cannot be. */
+  async note(trace: Trace, refusal?: Refusal): Promise<void> {
+    // Never what a concealed refusal says, but what it hides.
+    const { reason } = refusal?.hides ?? refusal ?? {}
+    const input: Noted = reason === undefined ? trace : { ...trace, reason }
+    const write = () => this.recorder.submit(this.gathered.trail, { input, body: undefined, caller: trace.caller })
+    // Views that failed meanwhile are as a rule soon back, and nothing of this was recorded.
+    await write().catch((error: Error) => {
+      if (this.recorder.stalled === undefined) throw error
+      return this.recorder.between(() => {}).then(write)
+    })
+  }
+
+  #traceOf({ at }: Query, caller: Caller): Trace {
+    return { request_id: this.source.uuid(), route: at, caller, users: [] }
   }
 
   /** Reads the views as they stand; where they turn out to be damaged, they are rebuilt and the caller is told to wait. */

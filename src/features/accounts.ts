@@ -281,6 +281,7 @@ const move = command({
 const list = query({
   at: 'GET /api/v1/accounts',
   does: 'Accounts in the order of their ids.',
+  did: 'seen a list of accounts',
   may: 'administer',
   input: z.strictObject({
     name: accountName.optional().describe('only the account of this name'),
@@ -289,6 +290,7 @@ const list = query({
     limit: whole(1, 200, 50),
   }),
   output: z.object({ accounts: z.array(shown), next_after: z.string().nullable() }),
+  shows: ({ accounts }) => accounts.map(({ account_id }) => account_id),
   read: ({ input: { name, role, after = '', limit }, read, permit }) => {
     permit()
     const rows = read(accounts).find(

@@ -142,6 +142,7 @@ const end = command({
 const list = query({
   at: 'GET /api/v1/assignments',
   does: 'Assignments, newest first: an admin sees all, anybody else those that concern themselves.',
+  did: 'seen who is assigned',
   may: 'see assignments',
   input: z.strictObject({
     therapist_id: opaqueId.optional(),
@@ -151,6 +152,7 @@ const list = query({
   }),
   output: z.object({ assignments: z.array(shown), ...paged }),
   refuses: pageRefuses,
+  shows: ({ assignments }) => assignments.map(({ user_id }) => user_id),
   read: ({ input: { therapist_id, user_id, status, ...turned }, read, reach }) => {
     const where = new Where()
     const within = reach()

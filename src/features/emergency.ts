@@ -95,10 +95,12 @@ const stateOf = (row: Row<typeof columns>, now: number) => (row.until > timeOf(n
 const list = query({
   at: 'GET /api/v1/emergency-access',
   does: 'Every emergency access, newest first, with its reason and whether it is open.',
+  did: 'seen the list of emergency accesses',
   may: 'administer',
   input: z.strictObject({ therapist_id: opaqueId.optional(), user_id: opaqueId.optional(), ...paging }),
   output: z.object({ accesses: z.array(shown.extend({ state: z.enum(['open', 'over']) })), ...paged }),
   refuses: pageRefuses,
+  shows: ({ accesses }) => accesses.map(({ user_id }) => user_id),
   read: ({ input: { therapist_id, user_id, ...turned }, read, permit, now }) => {
     permit()
     const where = new Where()

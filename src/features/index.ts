@@ -3,6 +3,7 @@
 import { gather } from '../core/feature.ts'
 import { accountsFeature } from './accounts.ts'
 import { assignmentsFeature } from './assignments.ts'
+import { auditFeature } from './audit.ts'
 import { emergencyFeature } from './emergency.ts'
 import { keysFeature } from './keys.ts'
 import { listsFeature } from './lists.ts'
@@ -15,7 +16,7 @@ import { transcriptsFeature } from './transcripts.ts'
 export const features = gather(
   [
     ...[sessionsFeature, listsFeature, transcriptsFeature, recordsFeature],
-    ...[keysFeature, accountsFeature, passwordsFeature, signinsFeature, assignmentsFeature, emergencyFeature],
+    ...[keysFeature, accountsFeature, passwordsFeature, signinsFeature, assignmentsFeature, emergencyFeature, auditFeature],
   ],
   new URL('.', import.meta.url),
 )

@@ -199,6 +199,7 @@ const revoke = command({
 const list = query({
   at: 'GET /api/v1/keys',
   does: 'Every key, newest first, without its secret.',
+  did: 'seen the list of keys',
   may: 'administer',
   input: z.strictObject({}),
   output: z.object({ keys: z.array(shown) }),

@@ -6,7 +6,7 @@ import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
-import { type Asked, query, whole } from '../core/query.ts'
+import { type Asked, query, time, whole } from '../core/query.ts'
 import { type Erased, isErased, type Recorded } from '../core/record.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
 import { type SessionRow, sessions, shownSession } from './sessions.ts'
@@ -46,8 +46,6 @@ const summaryOf = (row: SessionRow, damaged: Damaged): z.infer<typeof summary> =
   ...(damaged.has(sessionLog(row.user_id, row.session_id)) ? { damaged: true } : {}),
 })
 
-const time = z.iso.datetime({ offset: true }).or(z.iso.date())
-
 const filters = {
   mode: z.enum(['voice', 'video']).optional(),
   kind: kind.optional(),
@@ -82,16 +80,19 @@ function listed(
 const list = query({
   at: 'GET /api/v1/sessions',
   does: 'The sessions that the caller may see, newest first.',
+  did: 'seen a list of sessions',
   may: 'read',
   input: z.strictObject(filters),
   output: page,
   refuses: pageRefuses,
+  shows: ({ sessions }) => sessions.map(({ user_id }) => user_id),
   read: ({ input, reach, ...on }) => listed(on, reach(), input),
 })
 
 const listOfUser = query({
   at: 'GET /api/v1/users/{user_id}/sessions',
   does: 'The sessions of one user, newest first.',
+  did: 'seen the list of sessions',
   may: 'read',
   input: z.strictObject({ user_id: opaqueId, ...filters }),
   output: page,
@@ -105,6 +106,7 @@ const listOfUser = query({
 const detail = query({
   at: 'GET /api/v1/sessions/{session_id}',
   does: 'One session: its boundaries, its attributes and its transcript.',
+  did: 'read a session with its transcript',
   may: 'read',
   input: z.strictObject({ session_id: opaqueId }),
   output: summary.extend({

@@ -76,7 +76,7 @@ const record = z.strictObject({
 })
 
 /** The names that Sessile's own records carry; nobody else may assert in their name. */
-const ownSources = ['session_manager', 'keys', 'assignments', 'emergency']
+const ownSources = ['session_manager', 'keys', 'assignments', 'emergency', 'audit']
 
 const append = command({
   at: 'POST /api/v1/sessions/{session_id}/records',
@@ -123,6 +123,7 @@ const inSession = { session_id: opaqueId, after }
 const read = query({
   at: 'GET /api/v1/sessions/{session_id}/records',
   does: 'The log of a session: as JSON; as NDJSON, the log’s own bytes (Accept: application/x-ndjson); or with follow=1 as Server-Sent Events, live.',
+  did: 'read or followed the records of a session',
   may: 'read',
   input: z.strictObject({
     ...inSession,
@@ -150,6 +151,7 @@ const entry = z.object({
 const timeline = query({
   at: 'GET /api/v1/sessions/{session_id}/timeline',
   does: 'What happened in a session, in order, with the time since its start and a sentence for people.',
+  did: 'read the timeline of a session',
   may: 'read',
   input: z.strictObject({ ...inSession, limit: whole(1, 5000, 1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),

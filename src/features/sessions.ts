@@ -156,12 +156,13 @@ export function shownSession(
 
 /** The session that goes on with these, each of which is said to be of its user; refuses where one is not. */
 export function ownSession(
-  on: Pick<Decision<unknown, never>, 'read' | 'damaged'> & Refusing<'session-not-found' | 'session-user-mismatch'>,
+  on: Pick<Decision<unknown, never>, 'read' | 'damaged' | 'concerns'> & Refusing<'session-not-found' | 'session-user-mismatch'>,
   those: readonly { user_id: string }[],
   session_id: string,
 ): SessionRow {
   const known = knownSession(on, session_id)
   if (!known) throw notFound(on)
+  on.concerns(known.user_id)
   if (those.some(({ user_id }) => user_id !== known.user_id))
     throw on.refuse('session-user-mismatch', 'The session is another user’s.')
   return rowOf(known)
@@ -240,6 +241,7 @@ const end = command({
 const validate = query({
   at: 'POST /session_manager/sessions.validate',
   does: 'Is this session of this user active? Foreign and unknown sessions are both invalid.',
+  did: 'asked whether a session is active',
   may: 'record',
   door: 'device',
   input: z.strictObject({ user_id: opaqueId, session_id: opaqueId }),

@@ -196,10 +196,11 @@ const signIn = command({
   output: tokens,
   whose: () => [],
   refuses: { 'sign-in-failed': 'unauthenticated', 'passwords-off': 'refused' },
-  prepare: async ({ input, read, settings, vault, now, ulid, refuse }) => {
+  prepare: async ({ input, read, settings, vault, now, ulid, concerns, refuse }) => {
     if (!settings.passwords)
       throw refuse('passwords-off', 'Here one signs in through an identity provider, and not with a password.')
     const found = read(accounts).get({ name: nameOf(input.name) })
+    if (found) concerns(found.account_id)
     const account = found?.deactivated_at === null ? found : undefined
     if (!(await isPassword(account?.password_hash, input.password))) throw failed(refuse)
     const { account_id, password_hash } = account as AccountRow
@@ -230,9 +231,10 @@ const refresh = command({
   output: tokens,
   whose: () => [],
   refuses: { 'refresh-failed': 'unauthenticated', 'refreshed-already': 'refused' },
-  prepare: async ({ input, carried, read, vault, now, refuse }) => {
+  prepare: async ({ input, carried, read, vault, now, concerns, refuse }) => {
     const token = input.refresh_token ?? carried
     const claims = token === undefined ? undefined : await vault.verify('refresh', token, now)
+    if (claims) concerns(claims.account_id)
     const row = claims && read(signins).get({ signin_id: claims.signin_id })
     if (!claims || !row) throw refuse('refresh-failed', NOT_GOOD)
     const next = await newTokens({ vault, now }, claims, Date.parse(row.began_at))
@@ -317,6 +319,7 @@ const shownSignin = z.object({
 const ownAccount = query({
   at: 'GET /api/v1/account',
   does: 'One’s own account, and where one is signed in.',
+  did: 'seen this account, and where it is signed in',
   may: 'own account',
   input: z.strictObject({}),
   output: z.object({ account_id: z.string(), name: z.string(), role: z.string(), signins: z.array(shownSignin) }),

@@ -9,6 +9,8 @@ import type { Context } from 'hono'
 import type { Logger } from 'pino'
 import { Refusal } from '../core/errors.ts'
 import { uuid } from '../core/ids.ts'
+import { nobody } from '../core/policy.ts'
+import { isTelling, type Trace } from '../core/trail.ts'
 import type { Proxies } from './address.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
@@ -32,6 +34,8 @@ export interface Asked {
   readonly c: Routed
   /** Where it comes from. */
   readonly address: string
+  /** What the trail is told of it; nothing, where the route is none of the contract. */
+  readonly trace: Trace | undefined
   /** How its caller stands after it. */
   standing?: Standing | undefined
 }
@@ -60,37 +64,36 @@ export interface FrameParts {
   proxies: Proxies
 }
 
+/** Tells the trail of a refusal; what comes of that is told to the caller. */
+type Telling = (trace: Trace, refusal: Refusal) => Promise<void>
+
 export class Frame {
   readonly burden = new Burden()
   readonly headers: AnswerHeaders
   readonly #parts: FrameParts
+  readonly #tell: Telling
 
-  constructor(parts: FrameParts) {
+  constructor(parts: FrameParts, tell: Telling) {
     this.#parts = parts
     this.headers = new AnswerHeaders(parts.reached)
+    this.#tell = tell
   }
 
-  /** Answers a request, whatever becomes of it. */
-  async answer(c: Routed, route: string, door: Door, answer: (asked: Asked) => Promise<Given>): Promise<Response> {
+  /** Answers a request, whatever becomes of it. `at`: its route in the contract, where it has one. */
+  async answer(c: Routed, route: string, door: Door, answer: (asked: Asked) => Promise<Given>, at?: string): Promise<Response> {
     const began = performance.now()
     const { incoming } = c.env
     const id = requestId(incoming.headers['x-request-id'])
-    const asked: Asked = {
-      id,
-      route,
-      door,
-      incoming,
-      hold: this.burden.hold(),
-      path: c.req.param(),
-      c,
-      address: this.#parts.proxies.addressOf(incoming),
-    }
+    const address = this.#parts.proxies.addressOf(incoming)
+    const trace = at === undefined ? undefined : { request_id: id, route: at, address, caller: nobody, users: [] }
+    const hold = this.burden.hold()
+    const asked: Asked = { id, route, door, incoming, hold, path: c.req.param(), c, address, trace }
     let given: Given
     try {
       checkRequest(incoming)
       given = await answer(asked)
     } catch (error) {
-      given = this.#refuse(asked, error)
+      given = this.#refuse(asked, await this.traced(this.#tells(asked, error) ? trace : undefined, error))
     }
     const { status, type, body, headers, cookies = [], reason } = given
     // Nobody will read it: a stream that has been opened must be let go.
@@ -121,6 +124,20 @@ export class Frame {
     outgoing.writeHead(status, all)
     body(outgoing)
     return RESPONSE_ALREADY_SENT
+  }
+
+  /** Who asks too often is told of once a minute: nobody fills the trail by being refused. */
+  #tells({ standing }: Asked, error: unknown): boolean {
+    return !(error instanceof Refusal) || error.kind !== 'limited' || standing?.first === true
+  }
+
+  /** No refusal is told before the trail has been: what is to be told is the refusal, or that it could not be noted. */
+  traced(trace: Trace | undefined, error: unknown): Promise<unknown> {
+    if (!trace || !isTelling(error)) return Promise.resolve(error)
+    return this.#tell(trace, error).then(
+      () => error,
+      (failed: unknown) => failed,
+    )
   }
 
   /** A long answer is held until it has been taken; whoever takes nothing of it for as long as there is patience is cut off. */

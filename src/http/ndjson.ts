@@ -13,21 +13,32 @@ import { problemOf } from './problem.ts'
 /** How many lines of one stream may wait for their sync at a time. */
 const MOST_UNANSWERED = 1024
 
+interface Parts {
+  sessile: Sessile
+  burden: Burden
+  command: Command
+  asking: Asking
+  /** Tells the trail of a line that is refused; gives what its sender is told. */
+  traced: (trace: Asking['trace'], error: unknown) => Promise<unknown>
+  broke: (error: unknown) => void
+}
+
 export function answerLines(
-  parts: { sessile: Sessile; burden: Burden; command: Command; asking: Asking; broke: (error: unknown) => void },
+  { sessile, burden, command, asking, traced, broke }: Parts,
   body: ReadableStream<Uint8Array>,
 ): ReadableStream<Uint8Array> {
-  const { sessile, burden, command, asking, broke } = parts
   let number = 0
   const answer = async (line: Uint8Array | Refusal): Promise<string> => {
     // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
     const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
+    const trace = asking.trace && { ...asking.trace, users: [] }
     const bytes = line instanceof Refusal ? 0 : line.length
     burden.move(bytes)
     try {
       if (line instanceof Refusal) throw line
-      return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key }))
-    } catch (error) {
+      return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key, trace }))
+    } catch (refused) {
+      const error = await traced(trace, refused)
       if (!(error instanceof Refusal)) broke(error)
       return JSON.stringify(problemOf(error, command.door))
     } finally {

@@ -28,6 +28,10 @@ const always: Refuses = {
   rebuilding: 'unavailable',
   'log-damaged': 'unavailable',
   overloaded: 'unavailable',
+  // Nothing is told that the trail could not be told of before.
+  'not-recorded': 'unavailable',
+  'outcome-unknown': 'unavailable',
+  stopping: 'unavailable',
 }
 const ofBodies: Refuses = {
   'unsupported-media-type': 'invalid',
@@ -43,9 +47,6 @@ const ofCommands: Refuses = {
   'not-yourself': 'forbidden',
   'idempotency-key-reused': 'refused',
   erased: 'not-found',
-  'not-recorded': 'unavailable',
-  'outcome-unknown': 'unavailable',
-  stopping: 'unavailable',
 }
 
 /** Where a deployment conceals what is out of reach, each route may say that something is not there. */

@@ -48,7 +48,7 @@ export class Door {
 
   constructor(parts: DoorParts) {
     this.#parts = parts
-    this.frame = new Frame(parts)
+    this.frame = new Frame(parts, async (trace, refusal) => this.#here().note(trace, refusal))
     this.#followers = new Followers(parts.patience)
     this.app = new Hono()
     this.#open()
@@ -125,7 +125,13 @@ export class Door {
   #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.frame.answer(c, path, what.door, (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what)))),
+      this.frame.answer(
+        c,
+        path,
+        what.door,
+        (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what))),
+        at,
+      ),
     )
   }
 
@@ -154,7 +160,7 @@ export class Door {
 
   /** Who is let in, as often as they may ask: whoever proves who they are, and anybody to what is open to all. */
   #admit(asked: Asked, { may, tries }: Routable): Caller | Promise<Caller> {
-    if (!this.#parts.sessile()) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
+    this.#here()
     if (this.#parts.surplus(asked.incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
     const unproven = (error: unknown): never => {
       this.#countPlace(asked)
@@ -162,6 +168,7 @@ export class Door {
     }
     const admitted = (caller = nobody): Caller => {
       if (caller === nobody && !isOpen(may, nobody)) return unproven(unproved())
+      if (asked.trace) asked.trace.caller = caller
       if (caller !== nobody) abide(asked, this.#parts.limits.ofCaller(caller))
       else if (!tries) this.#countPlace(asked)
       return caller
@@ -175,17 +182,25 @@ export class Door {
     return caller instanceof Promise ? caller.catch(unproven).then(admitted) : admitted(caller)
   }
 
+  #here(): Sessile {
+    const sessile = this.#parts.sessile()
+    if (!sessile) throw new Refusal('unavailable', 'starting', 'Sessile is starting.')
+    return sessile
+  }
+
   get #sessile(): Sessile {
     return this.#parts.sessile() as Sessile
   }
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
-    const { incoming, hold, path, c } = asked
+    const { incoming, hold, path, c, trace } = asked
     const attempt = command.tries && this.#attempt(asked)
-    const asking = { caller, path, key: idempotencyKey(incoming.headers['idempotency-key']), tried: attempt?.under }
+    const key = idempotencyKey(incoming.headers['idempotency-key'])
+    const asking = { caller, path, key, trace, tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
       const broke = (error: unknown) => this.frame.note(asked, error)
-      const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, broke }
+      const traced: Frame['traced'] = (trace, error) => this.frame.traced(trace, error)
+      const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, traced, broke }
       return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
     }
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
@@ -211,11 +226,11 @@ export class Door {
     return { under, of: <T>(performed: Promise<T>) => attempt.of(performed) }
   }
 
-  async #ask(query: Query, { incoming, hold, path }: Asked, caller: Caller): Promise<Given> {
+  async #ask(query: Query, { incoming, hold, path, trace }: Asked, caller: Caller): Promise<Given> {
     const given = query.at.startsWith('POST ')
       ? await readJson(incoming, this.#parts.patience, hold)
       : parametersOf(incoming.url ?? '')
-    const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller })
+    const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller, trace })
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
       const resumed = { ...answer, after: lastEventId(incoming.headers['last-event-id'] as string | undefined) ?? answer.after }
