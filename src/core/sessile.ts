@@ -2,7 +2,7 @@
 // goes through here, so that nothing is recorded or read without its input checked and its caller permitted.
 
 import type { z } from 'zod'
-import type { Command, Refuses } from './command.ts'
+import type { Command } from './command.ts'
 import { concealed } from './concealing.ts'
 import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
@@ -115,10 +115,10 @@ export class Sessile {
   }
 
   /** What is out of reach looks as if it were not there, where that is wished for. */
-  #concealing({ refuses }: { refuses: Refuses }, answer: Promise<unknown>): Promise<unknown> {
+  #concealing(asked: Pick<Command, 'may' | 'refuses'>, answer: Promise<unknown>): Promise<unknown> {
     if (!this.settings.conceal) return answer
     return answer.catch((error) => {
-      throw concealed(error, refuses)
+      throw concealed(error, asked)
     })
   }
 
