@@ -131,6 +131,23 @@ describe('the limit of an address', () => {
     expect(await ask('::1')).toBe(404)
   })
 
+  it('is told of in the trail once a minute, however often it is met', async () => {
+    const { admin, anyone, clock } = await limited({ SESSILE_LIMIT_REQUESTS: '1' })
+    const noted = async () => {
+      const { entries } = (await admin.get('/api/v1/audit?account=anonymous')).body
+      return entries.map(({ reason, address }: Record<string, string>) => [reason, address])
+    }
+    expect(await statusesOf(5, () => anyone.get('/api/v1/sessions'))).toEqual([401, 429, 429, 429, 429])
+    const once = [
+      ['too-many-requests', '127.0.0.1'],
+      ['unauthenticated', '127.0.0.1'],
+    ]
+    expect(await noted()).toEqual(once)
+    clock.pass(120)
+    expect(await statusesOf(3, () => anyone.get('/api/v1/sessions'))).toEqual([401, 429, 429])
+    expect(await noted()).toEqual([...once, ...once])
+  })
+
   it('knows so many and no more: a crowd shares what is left, and whoever was known stays known', async () => {
     const { knownCallers, sharedQuotas } = bounds
     later(() => void Object.assign(bounds, { knownCallers, sharedQuotas }))

@@ -217,7 +217,7 @@ class Attempts {
 }
 
 /** So is refused whoever did not prove what they were to prove. */
-const UNPROVED: ReadonlySet<RefusalKind> = new Set(['unauthenticated', 'forbidden', 'not-found'])
+const UNPROVED: ReadonlySet<RefusalKind> = new Set(['unauthenticated', 'forbidden', 'not-found', 'refused'])
 
 /** One attempt, of which it is not known yet how it ends. */
 class Attempt {

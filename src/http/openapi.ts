@@ -68,7 +68,7 @@ export function openapi({ commands, queries }: Gathered): Json {
     servers: [{ url: '/' }],
     security: [{ bearer: [] }, { cookie: [] }],
     paths,
-    components: { securitySchemes, schemas: { Problem: problem } },
+    components: { securitySchemes, schemas: { Problem: problem }, headers },
   }
 }
 
@@ -161,6 +161,7 @@ const NDJSON = 'application/x-ndjson'
 const answer = (makes: boolean, output: z.ZodType, also: readonly string[] = []) => ({
   [makes ? success.made : success.done]: {
     description: makes ? 'Made, and durable.' : 'Done.',
+    headers: told(...COMMON),
     content: { 'application/json': { schema: bare(jsonSchema(output)) }, ...Object.fromEntries(also.map((type) => [type, {}])) },
   },
 })
@@ -178,7 +179,7 @@ function refusals(refuses: Refuses, door: Door): Json {
       status,
       {
         description: reasons.join(', '),
-        ...(asksToRetry(status) ? { headers: { 'Retry-After': retryAfter } } : {}),
+        headers: told(...COMMON, ...(asksToRetry(status) ? (['Retry-After'] as const) : [])),
         content: {
           'application/problem+json': {
             schema: { allOf: [{ $ref: '#/components/schemas/Problem' }, { properties: { reason: { enum: reasons } } }] },
@@ -190,7 +191,22 @@ function refusals(refuses: Refuses, door: Door): Json {
 }
 
 const asksToRetry = (status: number) => 'retry-after' in headersOf({ status })
-const retryAfter = { description: 'After how many seconds the same request may succeed.', schema: { type: 'integer', minimum: 0 } }
+
+const headers = {
+  'X-Request-ID': { description: 'The request’s own, or one that was made for it.', schema: { type: 'string' } },
+  'RateLimit-Policy': {
+    description: 'How often the caller may ask, where that is limited: draft-ietf-httpapi-ratelimit-headers-10.',
+    schema: { type: 'string', examples: ['"requests";q=100;w=60'] },
+  },
+  RateLimit: {
+    description: 'How many requests are left, and in how many seconds there will be another.',
+    schema: { type: 'string', examples: ['"requests";r=99;t=1'] },
+  },
+  'Retry-After': { description: 'After how many seconds the same request may succeed.', schema: { type: 'integer', minimum: 0 } },
+}
+const COMMON = ['X-Request-ID', 'RateLimit-Policy', 'RateLimit'] as const
+const told = (...names: (keyof typeof headers)[]) =>
+  Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
 
 const problem = bare(
   jsonSchema(
