@@ -85,7 +85,19 @@ CREATE TABLE accounts (
   deactivated_at TEXT -- NULL while it may sign in
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX accounts_1 ON accounts (name);
-CREATE UNIQUE INDEX accounts_2 ON accounts (invitation_sha256);
+CREATE UNIQUE INDEX accounts_2 ON accounts (invitation_sha256) WHERE invitation_sha256 IS NOT NULL;
+
+-- Every second factor.
+CREATE TABLE factors (
+  factor_id TEXT PRIMARY KEY,
+  account_id TEXT NOT NULL,
+  sealed TEXT NOT NULL, -- the secret, which only Sessile can read
+  confirmed_at TEXT, -- NULL until a code has confirmed it
+  last_step INTEGER NOT NULL, -- the latest period of which a code was taken
+  recovery TEXT NOT NULL, -- JSON: the SHA-256 of each recovery code that was not used
+  removed_at TEXT -- NULL while it counts, or may be confirmed
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX factors_1 ON factors (account_id) WHERE removed_at IS NULL;
 
 -- Every sign-in: a family of tokens.
 CREATE TABLE signins (
@@ -101,6 +113,14 @@ CREATE TABLE signins (
   ended_at TEXT -- NULL while it was not ended
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX signins_1 ON signins (account_id) WHERE ended_at IS NULL;
+
+-- Which account an outside identity opens.
+CREATE TABLE identities (
+  identity TEXT PRIMARY KEY, -- the issuer and its subject
+  account_id TEXT NOT NULL,
+  linked_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX identities_1 ON identities (account_id);
 
 -- Every assignment of a therapist to a user.
 CREATE TABLE assignments (

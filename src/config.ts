@@ -39,13 +39,18 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const logLevel = env.SESSILE_LOG_LEVEL ?? 'info'
   if (!LEVELS.includes(logLevel)) throw new BadConfig(`SESSILE_LOG_LEVEL must be one of ${LEVELS.join(', ')}.`)
   const host = env.SESSILE_HOST ?? '127.0.0.1'
+  const way = reached(host, env.SESSILE_PUBLIC_URL, env.SESSILE_ORIGINS)
+  const identity = provider(env, way.url ?? `http://${host}:${port}`)
+  const passwords = isOn('SESSILE_PASSWORDS', env.SESSILE_PASSWORDS || 'on')
+  if (!passwords && !identity)
+    throw new BadConfig('SESSILE_PASSWORDS is off, and no SESSILE_OIDC_ISSUER is named: nobody could sign in.')
   return {
     home: resolve(env.SESSILE_HOME ?? '.'),
     host,
     port,
     adminKey,
     patience: patience(env.SESSILE_PATIENCE_SECONDS || '30'),
-    reached: reached(host, env.SESSILE_PUBLIC_URL, env.SESSILE_ORIGINS),
+    reached: way,
     limits: {
       requests: rate('SESSILE_LIMIT_REQUESTS', env.SESSILE_LIMIT_REQUESTS, 100),
       signIn: rate('SESSILE_LIMIT_SIGN_IN', env.SESSILE_LIMIT_SIGN_IN, 5),
@@ -58,7 +63,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       idle: perKind('SESSILE_IDLE_SECONDS', env.SESSILE_IDLE_SECONDS),
       longest: perKind('SESSILE_LONGEST_SECONDS', env.SESSILE_LONGEST_SECONDS),
       signUp: isOn('SESSILE_SIGN_UP', env.SESSILE_SIGN_UP || 'off'),
-      passwords: isOn('SESSILE_PASSWORDS', env.SESSILE_PASSWORDS || 'on'),
+      passwords,
+      identity,
     },
     colour: env.NO_COLOR === undefined && process.stdout.isTTY === true,
   }
@@ -75,6 +81,18 @@ function secret(env: NodeJS.ProcessEnv, name: string): string | undefined {
   } catch (error) {
     throw new BadConfig(`${name}_FILE cannot be read: ${(error as Error).message}.`)
   }
+}
+
+/** The identity provider, where one is named. */
+function provider(env: NodeJS.ProcessEnv, url: string): Settings['identity'] {
+  const { SESSILE_OIDC_ISSUER: issuer = '', SESSILE_OIDC_CLIENT_ID: clientId = '' } = env
+  const clientSecret = secret(env, 'SESSILE_OIDC_CLIENT_SECRET')
+  if (issuer === '' && clientId === '') return undefined
+  const { protocol, hostname } = URL.canParse(issuer) ? new URL(issuer) : { protocol: '', hostname: '' }
+  if (protocol !== 'https:' && !(protocol === 'http:' && isLoopback(hostname)))
+    throw new BadConfig(`SESSILE_OIDC_ISSUER must be an https: address; it is ${issuer}.`)
+  if (clientId === '') throw new BadConfig('SESSILE_OIDC_CLIENT_ID is missing: by what name does the provider know Sessile?')
+  return { issuer, clientId, clientSecret, redirect: `${url}/welcome` }
 }
 
 function isOn(name: string, text: string): boolean {

@@ -23,8 +23,15 @@ describe('keys', () => {
         )
       }
     }
-    expect(open).toEqual(['/api/v1/sign-up', '/api/v1/invitations/accept', '/api/v1/sign-in', '/api/v1/refresh'])
-    for (const path of ['/healthz', '/readyz', '/openapi.json', '/docs'])
+    expect(open).toEqual([
+      '/api/v1/sign-up',
+      '/api/v1/invitations/accept',
+      '/api/v1/sign-in',
+      '/api/v1/refresh',
+      '/api/v1/identity/begin',
+      '/api/v1/identity/finish',
+    ])
+    for (const path of ['/healthz', '/readyz', '/openapi.json', '/docs', '/welcome'])
       expect((await running.anyone.raw('GET', path)).status).toBe(200)
   })
 

@@ -221,6 +221,23 @@ const examples: Record<string, Example> = {
     asks: () => ({ body: { password: 'not the one that it is', new_password: PASSWORD } }),
     done: '403 password-wrong',
   },
+  'POST /api/v1/account/totp': { of: 'nothing', asks: () => ({ body: { password: PASSWORD } }), done: '201' },
+  'POST /api/v1/account/totp/confirm': {
+    of: 'nothing',
+    asks: () => ({ body: { code: 'not-the-one' } }),
+    done: '403 code-wrong',
+    absent: '404 factor-not-found',
+  },
+  'POST /api/v1/account/totp/remove': {
+    of: 'nothing',
+    asks: () => ({ body: { password: PASSWORD, code: 'not-the-one' } }),
+    done: '404 factor-not-found',
+  },
+  'POST /api/v1/accounts/{account_id}/totp/remove': {
+    ...ofAccount({}),
+    done: '404 factor-not-found',
+    absent: '404 factor-not-found',
+  },
   'POST /api/v1/account/signins/{signin_id}/end': {
     of: 'thing',
     asks: async ({ caller, there }) => ({
@@ -244,6 +261,8 @@ const examples: Record<string, Example> = {
     done: '200',
   },
   'POST /api/v1/refresh': { of: 'nothing', asks: () => ({ body: { refresh_token: 'none' } }), done: '401 refresh-failed' },
+  'POST /api/v1/identity/begin': { of: 'nothing', asks: () => ({ body: {} }), done: '409 identity-off' },
+  'POST /api/v1/identity/finish': { of: 'nothing', asks: () => ({ body: { code: 'x', state: 'x' } }), done: '409 identity-off' },
   'POST /api/v1/invitations/accept': {
     of: 'thing',
     asks: async (cell) => ({ body: { token: cell.there ? (await madeAccount(cell)).token : 'invite_none', password: PASSWORD } }),
@@ -338,26 +357,30 @@ describe('the policy page', () => {
     for (const [at, may] of routes) for (const role of roles) expect([at, policy[may][role]]).toEqual([at, expect.any(String)])
   })
 
-  it.each([false, true])('is what the door does, to everybody, about everything (concealed: %s)', async (conceal) => {
-    const world = await makeWorld(conceal)
-    const [answers, pages]: [string[], string[]] = [[], []]
-    for (const [at, example] of Object.entries(examples)) {
-      for (const caller of world.callers) {
-        const told: Answered[] = []
-        for (const subject of subjectsOf(example)) {
-          const answered = await ask(world, at, example, caller, subject)
-          told.push(answered)
-          answers.push(answered.row)
-          pages.push(`${at} by ${caller.role} of ${subject}: ${promised(at, caller.role, example, subject, conceal)}`)
+  it.each([false, true])(
+    'is what the door does, to everybody, about everything (concealed: %s)',
+    async (conceal) => {
+      const world = await makeWorld(conceal)
+      const [answers, pages]: [string[], string[]] = [[], []]
+      for (const [at, example] of Object.entries(examples)) {
+        for (const caller of world.callers) {
+          const told: Answered[] = []
+          for (const subject of subjectsOf(example)) {
+            const answered = await ask(world, at, example, caller, subject)
+            told.push(answered)
+            answers.push(answered.row)
+            pages.push(`${at} by ${caller.role} of ${subject}: ${promised(at, caller.role, example, subject, conceal)}`)
+          }
+          // What is out of reach and what is not there is told alike, to the last byte.
+          const refusals = new Set(told.flatMap(({ status, bytes }) => (status === 404 ? [bytes] : [])))
+          if (conceal) expect([at, caller.role, [...refusals].slice(1)]).toEqual([at, caller.role, []])
         }
-        // What is out of reach and what is not there is told alike, to the last byte.
-        const refusals = new Set(told.flatMap(({ status, bytes }) => (status === 404 ? [bytes] : [])))
-        if (conceal) expect([at, caller.role, [...refusals].slice(1)]).toEqual([at, caller.role, []])
       }
-    }
-    expect(answers).toEqual(pages)
-    expect(answers.length).toBeGreaterThan(500)
-  }, 180_000)
+      expect(answers).toEqual(pages)
+      expect(answers.length).toBeGreaterThan(500)
+    },
+    180_000,
+  )
 
   it('bounds what lists show', async () => {
     const world = await makeWorld(false)

@@ -189,6 +189,7 @@ const utc = date.map((at) => at.toISOString())
 const accountName = matching(/^[!-~]{3,200}$/)
 const accountRole = fc.constantFrom('patient', 'therapist', 'researcher', 'analyst', 'admin')
 const signin_id = ulid.map((id) => `sign_${id}`)
+const factor_id = ulid.map((id) => `fac_${id}`)
 const argon2 = matching(/^\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,2},p=[0-9]{1,2}\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/)
 
 const asked = {
@@ -259,6 +260,12 @@ const valid: Record<string, fc.Arbitrary<unknown>> = {
     ['key_id', 'role', 'users', 'system', 'secret_sha256'],
   ),
   'key.revoked.v1': fc.record({ key_id: ulid.map((id) => `key_${id}`) }),
+  'factor.enrolled.v1': fc.record({ factor_id, sealed: matching(/^[A-Za-z0-9_-]{40,200}$/) }),
+  'factor.confirmed.v1': fc.record({ factor_id, step: fc.nat(), recovery_sha256: fc.array(hex, { maxLength: 10 }) }),
+  'factor.used.v1': fc.record({ factor_id, step: fc.nat() }),
+  'factor.recovered.v1': fc.record({ factor_id, code_sha256: hex }),
+  'factor.removed.v1': fc.record({ factor_id }),
+  'identity.linked.v1': fc.record({ issuer: text(500), subject: text(255, 1) }),
   'assignment.begun.v1': fc.record({
     assignment_id: ulid.map((id) => `asg_${id}`),
     user_id: opaque,

@@ -12,12 +12,15 @@ import type { Read } from './view.ts'
 
 export type Refuses = Record<string, RefusalKind>
 
+/** What a browser is given to carry, in cookies that no script can read. */
+export type Carried = 'access' | 'refresh' | 'identity'
+
 /** What is at hand before a command is decided, outside of the recorder: there is time here, and there are secrets. */
 export interface Preparing<I, R extends string> {
   input: I
   caller: Caller
-  /** What a browser carries for this in a cookie. */
-  carried: string | undefined
+  /** What the caller's browser carries. */
+  carried: Partial<Record<Carried, string>> | undefined
   /** The views as they stand; by the time of the decision they may stand otherwise. */
   read: Read
   settings: Settings
@@ -77,8 +80,8 @@ export interface Command<I = unknown> {
   readonly named: boolean
   /** The name under which somebody tries to prove who they are by this: tries are counted, and slowed down where they fail. */
   tries?(input: I, caller: Caller): string
-  /** Does its answer bring what a browser carries from then on, or take it away? */
-  readonly carries: 'gives' | 'takes' | undefined
+  /** Has it to do with what browsers carry? Its answer may then tell, as `carried`, what to carry from now on. */
+  readonly carries: boolean
   /** Who asks here: a device's bad body is 400, an application's 422. */
   readonly door: 'device' | 'api'
   /** How an input comes from the body and the path's parameters; by default one object with the fields of both. */
@@ -105,7 +108,7 @@ interface Declared<I, R extends Refuses, P> {
   refuses?: R
   named?: boolean
   tries?: (input: I, caller: Caller) => string
-  carries?: 'gives' | 'takes'
+  carries?: boolean
   door?: 'device' | 'api'
   shape?: Command<I>['shape']
   place?: Command<I>['place']
@@ -121,7 +124,7 @@ export function command<I, const R extends Refuses = Record<never, RefusalKind>,
     makes: false,
     refuses: {},
     named: true,
-    carries: undefined,
+    carries: false,
     door: 'api',
     shape: (body, path) => (Object.keys(path).length === 0 ? body : { ...(body as object), ...path }),
     place: (path) => path.replace(/^records\.\d+\.data\./, ''),

@@ -2,7 +2,7 @@
 // goes through here, so that nothing is recorded or read without its input checked and its caller permitted.
 
 import type { z } from 'zod'
-import type { Command } from './command.ts'
+import type { Command, Preparing } from './command.ts'
 import { concealed } from './concealing.ts'
 import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
@@ -29,8 +29,8 @@ export interface Asking {
   path?: Record<string, string>
   caller: Caller
   key?: string | undefined
-  /** What a browser carries in a cookie. */
-  carried?: string | undefined
+  /** What the caller's browser carries. */
+  carried?: Preparing<unknown, string>['carried']
   /** Counts a try to prove who one is, under this name, or refuses it. */
   tried?: ((name: string) => void) | undefined
   /** What the trail is told of this request where it is refused; nothing, of what Sessile asks of itself. */

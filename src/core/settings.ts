@@ -11,4 +11,6 @@ export interface Settings {
   signUp: boolean
   /** May one sign in with a password? */
   passwords: boolean
+  /** The identity provider through which one may sign in, and the address that it sends browsers back to. */
+  identity: { issuer: string; clientId: string; clientSecret: string | undefined; redirect: string } | undefined
 }

@@ -4,7 +4,7 @@
 
 import { z } from 'zod'
 import { command } from '../core/command.ts'
-import { events } from '../core/event.ts'
+import { events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest, opaqueId, reservedIds } from '../core/ids.ts'
 import { query, whole } from '../core/query.ts'
@@ -111,7 +111,7 @@ const columns = {
 } as const
 
 export const accounts = view('accounts', 'Every account of a person.', columns, {
-  indexes: ['UNIQUE (name)', 'UNIQUE (invitation_sha256)'],
+  indexes: ['UNIQUE (name)', 'UNIQUE (invitation_sha256) WHERE invitation_sha256 IS NOT NULL'],
 })
   .on(created, ({ user_id, timestamp, data: { name, role } }, rows) =>
     rows.put({ account_id: user_id, name, role, created_at: timestamp }),
@@ -128,6 +128,13 @@ export const accounts = view('accounts', 'Every account of a person.', columns, 
   .on(passwordSet, ({ user_id, data }, rows) => rows.set({ account_id: user_id }, { password_hash: data.hash }))
 
 export type AccountRow = Row<typeof columns>
+
+/** In the name of the account itself. */
+export const byItself = (account_id: string): Owner => ({ user_id: account_id, performer_id: account_id })
+
+/** What is told of something that was recorded, where there is nothing else to tell. */
+export const done = z.object({ timestamp: z.string() })
+export const doneAt = (records: Recorded[]) => ({ timestamp: (records[0] as Recorded).timestamp })
 
 /** The account, while it may sign in. */
 export function activeAccount(read: Read, account_id: string): AccountRow | undefined {
@@ -233,14 +240,12 @@ const reinvite = command({
   answer: inviting,
 })
 
-const recorded = z.looseObject({ user_id: z.string(), timestamp: z.string() })
-
 const deactivate = command({
   at: 'POST /api/v1/accounts/{account_id}/deactivate',
   does: 'Deactivate an account: its next request is refused, and its sign-ins have ended.',
   may: 'administer',
   input: account,
-  output: recorded,
+  output: done,
   whose: () => [],
   refuses: { ...none, 'account-deactivated': 'refused' },
   decide: ({ input: { account_id }, caller, read, refuse }) => {
@@ -248,6 +253,7 @@ const deactivate = command({
       throw refuse('account-deactivated', 'The account has already been deactivated.')
     return [deactivated({ user_id: account_id, performer_id: caller.account_id }, {})]
   },
+  answer: doneAt,
 })
 
 const reactivate = command({
@@ -255,13 +261,14 @@ const reactivate = command({
   does: 'Let a deactivated account sign in again, with the password it had.',
   may: 'administer',
   input: account,
-  output: recorded,
+  output: done,
   whose: () => [],
   refuses: { ...none, 'account-active': 'refused' },
   decide: ({ input: { account_id }, caller, read, refuse }) => {
     if (known(read, account_id, refuse).deactivated_at === null) throw refuse('account-active', 'The account is active.')
     return [reactivated({ user_id: account_id, performer_id: caller.account_id }, {})]
   },
+  answer: doneAt,
 })
 
 const move = command({
@@ -269,13 +276,14 @@ const move = command({
   does: 'Give an account another role, from its next request on.',
   may: 'administer',
   input: z.strictObject({ account_id: opaqueId, role }),
-  output: recorded,
+  output: done,
   whose: () => [],
   refuses: none,
   decide: ({ input: { account_id, role }, caller, read, refuse }) => {
     known(read, account_id, refuse)
     return [moved({ user_id: account_id, performer_id: caller.account_id }, { role })]
   },
+  answer: doneAt,
 })
 
 const list = query({

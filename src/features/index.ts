@@ -5,6 +5,8 @@ import { accountsFeature } from './accounts.ts'
 import { assignmentsFeature } from './assignments.ts'
 import { auditFeature } from './audit.ts'
 import { emergencyFeature } from './emergency.ts'
+import { factorsFeature } from './factors.ts'
+import { identitiesFeature } from './identities.ts'
 import { keysFeature } from './keys.ts'
 import { listsFeature } from './lists.ts'
 import { passwordsFeature } from './passwords.ts'
@@ -16,7 +18,8 @@ import { transcriptsFeature } from './transcripts.ts'
 export const features = gather(
   [
     ...[sessionsFeature, listsFeature, transcriptsFeature, recordsFeature],
-    ...[keysFeature, accountsFeature, passwordsFeature, signinsFeature, assignmentsFeature, emergencyFeature, auditFeature],
+    ...[keysFeature, accountsFeature, passwordsFeature, factorsFeature, signinsFeature, identitiesFeature],
+    ...[assignmentsFeature, emergencyFeature, auditFeature],
   ],
   new URL('.', import.meta.url),
 )

@@ -1,7 +1,7 @@
 // How an account comes to have a password: by signing up, by taking an invitation, or by changing the one it has.
 
 import { z } from 'zod'
-import { command } from '../core/command.ts'
+import { command, type Preparing } from '../core/command.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
@@ -12,7 +12,10 @@ import {
   accountName,
   accounts,
   activeAccount,
+  byItself,
   created,
+  done,
+  doneAt,
   nameOf,
   passwordSet,
   sought,
@@ -41,7 +44,7 @@ const signUp = command({
   input: z.strictObject({ name: accountName, password }),
   output: taken,
   whose: () => [],
-  refuses: { ...weak, 'sign-up-off': 'forbidden' },
+  refuses: { ...weak, 'sign-up-off': 'refused' },
   prepare: async ({ input, settings, refuse }) => {
     if (!settings.signUp) throw refuse('sign-up-off', 'Accounts are made by invitation here.')
     return hashOfNew(input.password, nameOf(input.name), settings.passwords, refuse)
@@ -52,7 +55,7 @@ const signUp = command({
     // Both ways something is recorded, so that neither the answer nor its time tells them apart.
     if (row) return [sought({ user_id: row.account_id, performer_id: 'anonymous' }, {})]
     const account_id = `acc_${ulid()}`
-    const owner = { user_id: account_id, performer_id: account_id }
+    const owner = byItself(account_id)
     return [created(owner, { name, role: 'patient' }), passwordSet(owner, { hash })]
   },
   answer: () => ({ taken: true }),
@@ -81,11 +84,25 @@ const accept = command({
   decide: ({ input: { token }, prepared: hash, read, now, refuse }) => {
     const row = invitee(read, token, now)
     if (!row) throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
-    const owner = { user_id: row.account_id, performer_id: row.account_id }
+    const owner = byItself(row.account_id)
     return [accepted(owner, {}), passwordSet(owner, { hash })]
   },
   answer: ([record]) => ({ account_id: (record as Recorded).user_id }),
 })
+
+export const unproven = { 'password-wrong': 'unauthenticated', 'not-signed-in': 'refused' } as const
+
+/** Whoever changes how their account is protected proves the password once more, where there is one. */
+export async function proveAgain(
+  { caller, read, refuse }: Pick<Preparing<unknown, keyof typeof unproven>, 'caller' | 'read' | 'refuse'>,
+  password: string | undefined,
+): Promise<AccountRow> {
+  const row = activeAccount(read, caller.account_id)
+  if (!row) throw refuse('not-signed-in', 'A key has no account of its own: sign in.')
+  if (row.password_hash !== null && !(await isPassword(row.password_hash, password ?? '')))
+    throw refuse('password-wrong', 'The present password is another.')
+  return row
+}
 
 const change = command({
   at: 'POST /api/v1/account/password',
@@ -94,23 +111,20 @@ const change = command({
   named: false,
   tries: (_, { account_id }) => account_id,
   input: z.strictObject({ password: statedPassword, new_password: password }),
-  output: z.object({ timestamp: z.string() }),
+  output: done,
   whose: (_, { account_id }) => [account_id],
-  refuses: { ...weak, 'password-wrong': 'forbidden', 'not-signed-in': 'forbidden' },
+  refuses: { ...weak, ...unproven },
   prepare: async ({ input, caller, read, settings, refuse }) => {
-    const row = activeAccount(read, caller.account_id)
-    if (!row) throw refuse('not-signed-in', 'A key has no account of its own: sign in.')
-    if (!(await isPassword(row.password_hash, input.password))) throw refuse('password-wrong', 'The present password is another.')
+    const row = await proveAgain({ caller, read, refuse }, input.password)
     return { before: row.password_hash, hash: await hashOfNew(input.new_password, row.name, settings.passwords, refuse) }
   },
   decide: ({ caller, prepared: { before, hash }, read, refuse }) => {
     // It may have been changed meanwhile, by somebody who knew the old one as well.
     if (activeAccount(read, caller.account_id)?.password_hash !== before)
       throw refuse('password-wrong', 'The present password is another.')
-    const owner = { user_id: caller.account_id, performer_id: caller.account_id }
-    return [passwordSet(owner, { hash, ...(caller.by === undefined ? {} : { kept_signin_id: caller.by }) })]
+    return [passwordSet(byItself(caller.account_id), { hash, ...(caller.by === undefined ? {} : { kept_signin_id: caller.by }) })]
   },
-  answer: ([record]) => ({ timestamp: (record as Recorded).timestamp }),
+  answer: doneAt,
 })
 
 export const passwordsFeature: Feature = { name: 'passwords', commands: [signUp, accept, change] }

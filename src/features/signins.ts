@@ -11,7 +11,7 @@ import { digest } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
-import type { Claims } from '../core/vault.ts'
+import type { Claims, TokenKind } from '../core/vault.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 import {
   type AccountRole,
@@ -19,11 +19,15 @@ import {
   accountName,
   accounts,
   activeAccount,
+  byItself,
   deactivated,
+  done,
+  doneAt,
   nameOf,
   passwordSet,
 } from './accounts.ts'
 import { reachOf } from './emergency.ts'
+import { code, factorOf, prove, taking, used } from './factors.ts'
 import { isPassword, statedPassword } from './hashing.ts'
 
 const ACCESS_MS = 30 * 60 * 1000
@@ -137,7 +141,7 @@ export function signedIn(read: Read, { account_id, signin_id }: Claims, now: num
 
 // --- tokens -----------------------------------------------------------------------------------------------------------
 
-const tokens = z.looseObject({
+export const tokens = z.looseObject({
   account_id: z.string(),
   signin_id: z.string(),
   expires_at: z.string().describe('when the refresh token runs out'),
@@ -146,33 +150,38 @@ const tokens = z.looseObject({
   refresh_token: z.string().optional().describe('good for one use'),
 })
 
-const as = z
+export const as = z
   .enum(['tokens', 'cookies'])
   .default('tokens')
   .describe('cookies: for browsers, which carry the tokens themselves; no script can read them')
 
+export const device = z.string().max(100).optional().describe('what you call the device, for your own list of sign-ins')
+
 /** A pair of tokens, and what of it is recorded. They open nothing before that is. */
-async function newTokens(
+export async function newTokens(
   { vault, now }: Pick<Preparing<unknown, never>, 'vault' | 'now'>,
   { account_id, signin_id }: { account_id: string; signin_id: string },
   began_at = now,
 ) {
   const until = Math.min(now + REFRESH_MS, began_at + LONGEST_MS)
   const ends = { access: Math.min(now + ACCESS_MS, until), refresh: until }
-  const [access, refresh] = await Promise.all([
-    vault.sign('access', { account_id, signin_id, until: ends.access }, now),
-    vault.sign('refresh', { account_id, signin_id, until: ends.refresh }, now),
-  ])
-  const kept = { signin_id, refresh_sha256: digest(refresh), expires_at: new Date(until).toISOString() }
-  const seconds = { access: Math.floor((ends.access - now) / 1000), refresh: Math.floor((ends.refresh - now) / 1000) }
-  return { kept, made: { tokens: { access, refresh }, seconds } }
+  const sign = async (kind: TokenKind) => ({
+    value: await vault.sign(kind, { account_id, signin_id, until: ends[kind] }, now),
+    seconds: Math.floor((ends[kind] - now) / 1000),
+  })
+  const [access, refresh] = await Promise.all([sign('access'), sign('refresh')])
+  const kept = { signin_id, refresh_sha256: digest(refresh.value), expires_at: new Date(until).toISOString() }
+  return { kept, made: { access, refresh } }
 }
 
 /** Tokens are told to whoever keeps them, or given to a browser to carry. */
-const telling = (made: Awaited<ReturnType<typeof newTokens>>['made'], as: 'tokens' | 'cookies') =>
-  as === 'cookies' ? { carried: made } : { access_token: made.tokens.access, refresh_token: made.tokens.refresh }
+export const telling = (
+  made: Awaited<ReturnType<typeof newTokens>>['made'],
+  as: 'tokens' | 'cookies',
+): { carried?: typeof made; access_token?: string; refresh_token?: string } =>
+  as === 'cookies' ? { carried: made } : { access_token: made.access.value, refresh_token: made.refresh.value }
 
-const tellsOf = ([record]: Recorded[]) => {
+export const tellsOf = ([record]: Recorded[]) => {
   const { user_id, data } = record as Recorded<z.infer<typeof refreshed.data>>
   return { account_id: user_id, signin_id: data.signin_id, expires_at: data.expires_at, access_expires_in: ACCESS_MS / 1000 }
 }
@@ -185,17 +194,18 @@ const signIn = command({
   may: 'sign in',
   named: false,
   tries: ({ name }) => nameOf(name),
-  carries: 'gives',
+  carries: true,
   makes: true,
   input: z.strictObject({
     name: accountName,
     password: statedPassword,
-    device: z.string().max(100).optional().describe('what you call the device, for your own list of sign-ins'),
+    code: code.optional().describe('where the account has a second factor'),
+    device,
     as,
   }),
   output: tokens,
   whose: () => [],
-  refuses: { 'sign-in-failed': 'unauthenticated', 'passwords-off': 'refused' },
+  refuses: { 'sign-in-failed': 'unauthenticated', 'second-factor-required': 'unauthenticated', 'passwords-off': 'refused' },
   prepare: async ({ input, read, settings, vault, now, ulid, concerns, refuse }) => {
     if (!settings.passwords)
       throw refuse('passwords-off', 'Here one signs in through an identity provider, and not with a password.')
@@ -204,35 +214,53 @@ const signIn = command({
     const account = found?.deactivated_at === null ? found : undefined
     if (!(await isPassword(account?.password_hash, input.password))) throw failed(refuse)
     const { account_id, password_hash } = account as AccountRow
-    return { password_hash, ...(await newTokens({ vault, now }, { account_id, signin_id: `sign_${ulid()}` })), account_id }
+    const factor = factorOf(read, account_id)
+    const proof = factor && input.code !== undefined ? prove(vault, factor, input.code, now) : undefined
+    return { password_hash, proof, ...(await newTokens({ vault, now }, { account_id, signin_id: `sign_${ulid()}` })), account_id }
   },
   decide: ({ input, prepared, read, refuse, reveal }) => {
-    const { account_id, password_hash, kept, made } = prepared
+    const { account_id, password_hash, proof, kept, made } = prepared
     // What was proved must still be true: the account may have been deactivated, or its password changed.
     if (activeAccount(read, account_id)?.password_hash !== password_hash) throw failed(refuse)
+    const factor = factorOf(read, account_id)
+    if (factor && input.code === undefined)
+      throw refuse('second-factor-required', 'Sign in with the code of the second factor as well.')
+    const taken = taking(factor, proof, byItself(account_id))
+    if (factor && !taken) throw failed(refuse)
     reveal(telling(made, input.as))
-    return [began(own(account_id), { by: 'password', ...(input.device === undefined ? {} : { device: input.device }), ...kept })]
+    const begun = beginning(byItself(account_id), 'password', input.device, kept, taken)
+    return taken ? [begun, taken] : [begun]
   },
   answer: tellsOf,
 })
 
+/** The record that a sign-in began; `taken`: that of the code that proved the second factor. */
+export function beginning(
+  owner: Owner,
+  by: 'password' | 'identity',
+  device: string | undefined,
+  kept: Awaited<ReturnType<typeof newTokens>>['kept'],
+  taken?: Draft,
+): Draft {
+  const second = taken && { second: taken.type === used.type ? ('totp' as const) : ('recovery-code' as const) }
+  return began(owner, { by, ...second, ...(device === undefined ? {} : { device }), ...kept })
+}
+
 const failed = (refuse: (reason: 'sign-in-failed', detail: string) => Refusal) =>
   refuse('sign-in-failed', 'This name and this password do not go together.')
-
-const own = (account_id: string): Owner => ({ user_id: account_id, performer_id: account_id })
 
 const refresh = command({
   at: 'POST /api/v1/refresh',
   does: 'Go on being signed in: gives new tokens for a refresh token, which is good for one use. One that is used again ends the sign-in.',
   may: 'sign in',
   named: false,
-  carries: 'gives',
+  carries: true,
   input: z.strictObject({ refresh_token: z.string().max(2000).optional().describe('none where a browser carries it') }),
   output: tokens,
   whose: () => [],
   refuses: { 'refresh-failed': 'unauthenticated', 'refreshed-already': 'refused' },
   prepare: async ({ input, carried, read, vault, now, concerns, refuse }) => {
-    const token = input.refresh_token ?? carried
+    const token = input.refresh_token ?? carried?.refresh
     const claims = token === undefined ? undefined : await vault.verify('refresh', token, now)
     if (claims) concerns(claims.account_id)
     const row = claims && read(signins).get({ signin_id: claims.signin_id })
@@ -246,7 +274,7 @@ const refresh = command({
     if (!row || !signedIn(read, claims, now) || now >= Date.parse(row.expires_at)) throw refuse('refresh-failed', NOT_GOOD)
     if (used === row.refresh_sha256) {
       reveal(telling(made, as))
-      return [refreshed(own(account_id), kept)]
+      return [refreshed(byItself(account_id), kept)]
     }
     if (used === row.before_sha256 && now - Date.parse(row.refreshed_at) < RACE_MS)
       throw refuse('refreshed-already', 'Another request has just used this token: its answer brings the next.')
@@ -270,21 +298,22 @@ function asking(read: Read, caller: Caller, refuse: (reason: 'not-signed-in', de
   return row
 }
 
-const done = z.object({ timestamp: z.string() })
-const doneAt = ([record]: Recorded[]) => ({ timestamp: (record as Recorded).timestamp })
+/** What a browser is to carry no more. */
+const GONE = { value: '', seconds: 0 }
 
 const signOut = command({
   at: 'POST /api/v1/sign-out',
   does: 'Sign out, here or everywhere.',
   may: 'own account',
-  carries: 'takes',
+  carries: true,
   input: z.strictObject({ everywhere: z.boolean().default(false) }),
   output: done,
   whose: (_, { account_id }) => [account_id],
-  refuses: { 'not-signed-in': 'forbidden' },
-  decide: ({ input: { everywhere }, caller, read, refuse }) => {
+  refuses: { 'not-signed-in': 'refused' },
+  decide: ({ input: { everywhere }, caller, read, refuse, reveal }) => {
     const { signin_id } = asking(read, caller, refuse)
-    return [ended(own(caller.account_id), { signin_id, why: everywhere ? 'signed-out-everywhere' : 'signed-out' })]
+    reveal({ carried: { access: GONE, refresh: GONE } })
+    return [ended(byItself(caller.account_id), { signin_id, why: everywhere ? 'signed-out-everywhere' : 'signed-out' })]
   },
   answer: doneAt,
 })
@@ -296,13 +325,13 @@ const signOutThere = command({
   input: z.strictObject({ signin_id: z.string().max(64) }),
   output: done,
   whose: (_, { account_id }) => [account_id],
-  refuses: { 'not-signed-in': 'forbidden', 'signin-not-found': 'not-found' },
+  refuses: { 'not-signed-in': 'refused', 'signin-not-found': 'not-found' },
   decide: ({ input: { signin_id }, caller, read, refuse }) => {
     const { account_id } = asking(read, caller, refuse)
     const row = read(signins).get({ signin_id })
     if (row?.account_id !== account_id || row.ended_at !== null)
       throw refuse('signin-not-found', 'You have no such sign-in, or it has ended.')
-    return [ended(own(account_id), { signin_id, why: 'signed-out' })]
+    return [ended(byItself(account_id), { signin_id, why: 'signed-out' })]
   },
   answer: doneAt,
 })
@@ -322,8 +351,14 @@ const ownAccount = query({
   did: 'seen this account, and where it is signed in',
   may: 'own account',
   input: z.strictObject({}),
-  output: z.object({ account_id: z.string(), name: z.string(), role: z.string(), signins: z.array(shownSignin) }),
-  refuses: { 'not-signed-in': 'forbidden' },
+  output: z.object({
+    account_id: z.string(),
+    name: z.string(),
+    role: z.string(),
+    second_factor: z.boolean(),
+    signins: z.array(shownSignin),
+  }),
+  refuses: { 'not-signed-in': 'refused' },
   read: ({ caller, read, now, permit, refuse }) => {
     permit(caller.account_id)
     const { account_id } = asking(read, caller, refuse)
@@ -336,6 +371,7 @@ const ownAccount = query({
       account_id,
       name,
       role,
+      second_factor: factorOf(read, account_id) !== undefined,
       signins: rows.map(({ signin_id, device, began_at, refreshed_at, expires_at }) => ({
         ...{ signin_id, device, began_at, refreshed_at, expires_at },
         asking: signin_id === caller.by,

@@ -3,6 +3,7 @@
 // something counts only where it comes from our own pages.
 
 import type { IncomingMessage } from 'node:http'
+import type { Carried } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import { type Caller, unproved } from '../core/policy.ts'
 import type { Reached } from './headers.ts'
@@ -15,10 +16,10 @@ export interface IdentifyParts {
   reached: Reached
 }
 
-/** What a browser carries, by what it is for. */
-type Carried = 'access' | 'refresh'
+/** Where a browser sends what it carries. */
+const PATHS: Record<Carried, string> = { access: '/', refresh: '/api/v1/refresh', identity: '/api/v1/identity' }
 
-const REFRESH_PATH = '/api/v1/refresh'
+const kinds = Object.keys(PATHS) as Carried[]
 
 export class Identify {
   readonly #parts: IdentifyParts
@@ -26,10 +27,9 @@ export class Identify {
 
   constructor(parts: IdentifyParts) {
     this.#parts = parts
-    // The prefixes bind a browser: sent over TLS alone, and set by nobody but this very host.
-    this.#names = parts.reached.secure
-      ? { access: '__Host-sessile-access', refresh: '__Secure-sessile-refresh' }
-      : { access: 'sessile-access', refresh: 'sessile-refresh' }
+    // The prefixes bind a browser: it takes and sends them over TLS alone, and what is for all paths from this very host alone.
+    const prefix = (what: Carried) => (parts.reached.secure ? (PATHS[what] === '/' ? '__Host-' : '__Secure-') : '')
+    this.#names = Object.fromEntries(kinds.map((what) => [what, `${prefix(what)}sessile-${what}`])) as Record<Carried, string>
   }
 
   /** Who asks, as far as it can be proved; undefined for whoever proves nothing. A proof that is none is refused. */
@@ -45,11 +45,14 @@ export class Identify {
     return token === undefined ? undefined : this.#parts.bearer(token)
   }
 
-  /** The refresh token that a browser carries. */
-  refreshOf(incoming: IncomingMessage): string | undefined {
-    const token = this.#carried(incoming, 'refresh')
-    if (token !== undefined) this.#checkSite(incoming, true)
-    return token
+  /** All that the caller's browser carries. */
+  carriedBy(incoming: IncomingMessage): Partial<Record<Carried, string>> {
+    const carried = kinds.flatMap((what) => {
+      const value = this.#carried(incoming, what)
+      return value === undefined ? [] : [[what, value]]
+    })
+    if (carried.length > 0) this.#checkSite(incoming, true)
+    return Object.fromEntries(carried)
   }
 
   #carried({ headers }: IncomingMessage, what: Carried): string | undefined {
@@ -75,18 +78,18 @@ export class Identify {
     return (url === undefined ? hostOf(origin) === host : origin === url) && (site ?? 'same-origin') === 'same-origin'
   }
 
-  /** What is told of an answer, and what of it the caller's browser is given to carry, or to let go of. */
-  carry(how: 'gives' | 'takes', answer: unknown): { told: unknown; cookies: string[] } {
-    const { carried, ...told } = answer as { carried?: { tokens: Record<Carried, string>; seconds: Record<Carried, number> } }
-    if (how === 'takes') return { told, cookies: [this.#cookie('access', '', 0), this.#cookie('refresh', '', 0)] }
-    if (!carried) return { told, cookies: [] }
-    const { tokens, seconds } = carried
-    return { told, cookies: (['access', 'refresh'] as const).map((what) => this.#cookie(what, tokens[what], seconds[what])) }
+  /** What is told of an answer, and what of it the caller's browser is given to carry. */
+  carry(answer: unknown): { told: unknown; cookies: string[] } {
+    const { carried = {}, ...told } = answer as { carried?: Partial<Record<Carried, { value: string; seconds: number }>> }
+    const cookies = kinds.flatMap((what) => {
+      const { [what]: given } = carried
+      return given === undefined ? [] : [this.#cookie(what, given.value, given.seconds)]
+    })
+    return { told, cookies }
   }
 
   #cookie(what: Carried, value: string, seconds: number): string {
-    const path = what === 'refresh' ? REFRESH_PATH : '/'
-    const parts = [`${this.#names[what]}=${value}`, `Path=${path}`, `Max-Age=${seconds}`, 'HttpOnly', 'SameSite=Strict']
+    const parts = [`${this.#names[what]}=${value}`, `Path=${PATHS[what]}`, `Max-Age=${seconds}`, 'HttpOnly', 'SameSite=Strict']
     return [...parts, ...(this.#parts.reached.secure ? ['Secure'] : [])].join('; ')
   }
 }

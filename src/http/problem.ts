@@ -17,6 +17,12 @@ const statuses: Record<RefusalKind, number> = {
 /** Where a reason says more than its kind. */
 const special: Record<string, number> = {
   'idempotency-key-reused': 422,
+  // These are about the caller, and not about anything out of reach.
+  'password-wrong': 403,
+  'code-wrong': 403,
+  'not-signed-in': 403,
+  'sign-up-off': 403,
+  'identity-unknown': 403,
   'unsupported-media-type': 415,
   'body-too-slow': 408,
   'headers-too-slow': 408,

@@ -37,8 +37,14 @@ export interface DoorParts extends FrameParts {
   operate: Record<string, (sessile: Sessile, body: Record<string, string>) => Promise<unknown>>
 }
 
-const page = readFileSync(new URL('./docs.html', import.meta.url), 'utf8')
-const docs: Given = { status: success.done, type: 'text/html; charset=utf-8', body: page, headers: policyOf(page) }
+const pageOf = (body: string): Given => ({
+  status: success.done,
+  type: 'text/html; charset=utf-8',
+  body,
+  headers: policyOf(body),
+})
+const docs = pageOf(readFileSync(new URL('./docs.html', import.meta.url), 'utf8'))
+const welcome = pageOf(readFileSync(new URL('./welcome.html', import.meta.url), 'utf8'))
 
 export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
@@ -97,6 +103,7 @@ export class Door {
     })
     get('/openapi.json', (asked) => this.#toAnybody(asked, { status: success.done, type: 'application/json', body: contract }))
     get('/docs', (asked) => this.#toAnybody(asked, docs))
+    get('/welcome', (asked) => this.#toAnybody(asked, welcome))
     this.app.notFound((c) =>
       this.frame.answer(c, 'none', 'api', async (asked) => {
         this.#countPlace(asked)
@@ -206,11 +213,11 @@ export class Door {
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
     const status = command.makes ? success.made : success.done
     const { identify } = this.#parts
-    const carried = command.carries === 'gives' ? identify.refreshOf(incoming) : undefined
+    const carried = command.carries ? identify.carriedBy(incoming) : undefined
     const performed = this.#sessile.perform(command, { ...asking, body, carried })
     const answer = await (attempt ? attempt.of(performed) : performed)
     if (!command.carries) return json(answer, status)
-    const { told, cookies } = identify.carry(command.carries, answer)
+    const { told, cookies } = identify.carry(answer)
     return { ...json(told, status), cookies }
   }
 
