@@ -1,7 +1,20 @@
 // Who cares for whom: assignments and emergency access, and what a therapist reaches because of them.
 
-import { describe, expect, it } from 'vitest'
-import { Client, clockAt, type Json, linesIn, type Reply, type Running, refused, run, type SignedIn, said } from './harness.ts'
+import { describe, expect, it, vi } from 'vitest'
+import { settingsOf } from './config.ts'
+import {
+  Client,
+  clockAt,
+  type Json,
+  later,
+  linesIn,
+  type Reply,
+  type Running,
+  refused,
+  run,
+  type SignedIn,
+  said,
+} from './harness.ts'
 
 const assign = { therapist_id: 'thea', user_id: 'ada', relationship_type: 'primary' }
 const why = 'She calls from the station and is not to be understood'
@@ -247,6 +260,111 @@ describe('POST /api/v1/emergency-access', () => {
   ])('refuses %j', async (body) => {
     const { running, thea } = await clinic()
     await refused(running, () => thea.post('/api/v1/emergency-access', body), 422, 'invalid')
+  })
+})
+
+describe('X-Emergency-Access', () => {
+  const banner = ({ headers }: Reply) => headers.get('x-emergency-access')
+  const UNTIL = 'ada; until=2031-05-02T10:00:00.000Z'
+
+  it('stands on each answer that rested on emergency access, and on no other', async () => {
+    const { running, thea, session_id } = await clinic()
+    await assigned(running, { user_id: 'bob' })
+    const bobs = (await running.admin.start({ user_id: 'bob' })).body.session_id
+    expect(banner(await thea.get('/api/v1/sessions'))).toBeNull()
+    const taken = await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    expect(banner(taken)).toBeNull()
+    for (const [way, ask] of ways(thea, session_id)) expect([way, banner(await ask())]).toEqual([way, UNTIL])
+    expect(banner(await thea.get('/api/v1/sessions'))).toBe(UNTIL)
+    const followed = await thea.raw('GET', `/api/v1/sessions/${session_id}/records?follow=1`)
+    expect(followed.headers.get('x-emergency-access')).toBe(UNTIL)
+    await followed.body?.cancel()
+    for (const [way, ask] of ways(thea, bobs, 'bob')) expect([way, banner(await ask())]).toEqual([way, null])
+    for (const path of ['/api/v1/sessions?from=2032-01-01', '/api/v1/account', '/api/v1/users/eve/sessions'])
+      expect(banner(await thea.get(path))).toBeNull()
+    expect(banner(await running.admin.get(`/api/v1/sessions/${session_id}`))).toBeNull()
+  })
+
+  it('does not stand where the user has been assigned meanwhile', async () => {
+    const { running, thea, session_id } = await clinic()
+    await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    const assignment_id = await assigned(running)
+    expect(banner(await thea.get(`/api/v1/sessions/${session_id}`))).toBeNull()
+    await running.admin.post(`/api/v1/assignments/${assignment_id}/end`, {})
+    expect(banner(await thea.get(`/api/v1/sessions/${session_id}`))).toBe(UNTIL)
+  })
+
+  it('names everybody whom a list showed because of it', async () => {
+    const { running, clock, thea } = await clinic()
+    await running.admin.start({ user_id: 'bob' })
+    await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    clock.move(60)
+    await thea.post('/api/v1/emergency-access', { user_id: 'bob', reason: why })
+    const named = banner(await thea.get('/api/v1/sessions'))
+      ?.split(', ')
+      .sort()
+    expect(named).toEqual([UNTIL, 'bob; until=2031-05-02T10:01:00.000Z'])
+  })
+})
+
+describe('a stream that somebody follows', () => {
+  /** Follows until it has caught up; what comes when the stream looks again whether they still may. */
+  async function following(client: Client, session_id: string) {
+    const response = await client.raw('GET', `/api/v1/sessions/${session_id}/records?follow=1`)
+    const reader = (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader()
+    let text = ''
+    while (!text.includes('caught-up')) text += (await reader.read()).value
+    return async () => {
+      vi.advanceTimersByTime(15_000)
+      return (await reader.read()).value
+    }
+  }
+  const withdrawn = (reason: string) => `event: problem\ndata: {"reason":"${reason}"}\n\n`
+  const timed = () => {
+    vi.useFakeTimers({ toFake: ['setInterval'] })
+    later(() => void vi.useRealTimers())
+  }
+
+  it.each([
+    ['the assignment ends', 'forbidden', ({ admin }: Running, id: string) => admin.post(`/api/v1/assignments/${id}/end`, {})],
+    ['the account is deactivated', 'unauthenticated', ({ admin }: Running) => admin.post('/api/v1/accounts/thea/deactivate', {})],
+    ['they sign out', 'unauthenticated', (_: Running, __: string, thea: Client) => thea.post('/api/v1/sign-out', {})],
+    [
+      'the account has another role',
+      'forbidden',
+      ({ admin }: Running) => admin.post('/api/v1/accounts/thea/role', { role: 'analyst' }),
+    ],
+  ])('ends, and says why, when %s', async (_, reason, withdraw) => {
+    timed()
+    const { running, thea, session_id } = await clinic()
+    const assignment_id = await assigned(running)
+    const next = await following(thea, session_id)
+    expect(await next()).toBe(': still here\n\n')
+    await withdraw(running, assignment_id, thea)
+    expect(await next()).toBe(withdrawn(reason))
+  })
+
+  it('ends when the emergency is over, and tells no more of why where that is concealed', async () => {
+    timed()
+    const clock = clockAt('2031-05-02T09:00:00Z')
+    const running = await run(undefined, { settings: settingsOf({ conceal: true }) }, clock)
+    const { name } = await running.admin.account({ role: 'therapist', account_id: 'thea' })
+    const { session_id } = (await running.admin.start({ kind: 'workflow' })).body
+    await (await running.anyone.signIn(name)).post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    clock.move(59 * 60)
+    const next = await following(await running.anyone.signIn(name), session_id)
+    expect(await next()).toBe(': still here\n\n')
+    clock.move(60)
+    expect(await next()).toBe(withdrawn('session-not-found'))
+  })
+
+  it('ends for whoever sees less of it than before', async () => {
+    timed()
+    const { running, session_id } = await clinic()
+    const ada = await running.admin.account({ role: 'admin', account_id: 'ada' })
+    const next = await following(ada, session_id)
+    await running.admin.post('/api/v1/accounts/ada/role', { role: 'patient' })
+    expect(await next()).toBe(withdrawn('forbidden'))
   })
 })
 

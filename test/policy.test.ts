@@ -139,8 +139,10 @@ const examples: Record<string, Example> = {
     asks: ({ user_id }) => ({ path: { user_id } }),
     done: '200',
   },
-  'GET /api/v1/sessions/{session_id}': { ...readsSession },
-  'GET /api/v1/sessions/{session_id}/records': { ...readsSession },
+  'GET /api/v1/users/{user_id}/access': { of: 'user', asks: ({ user_id }) => ({ path: { user_id } }), done: '200' },
+  'GET /api/v1/audit': { of: 'nothing', done: '200' },
+  'GET /api/v1/sessions/{session_id}': readsSession,
+  'GET /api/v1/sessions/{session_id}/records': readsSession,
   'GET /api/v1/sessions/{session_id}/timeline': readsSession,
   'POST /session_manager/sessions.start': {
     of: 'user',

@@ -114,6 +114,11 @@ export class Sessile {
     return answer
   }
 
+  /** What would be answered now to a question that was answered before, and noted then. */
+  askAgain(query: Query, { input, caller }: Question): Promise<unknown> {
+    return this.#concealing(query, this.#ask(query, { input, caller, trace: this.#traceOf(query, caller) }))
+  }
+
   /** What is out of reach looks as if it were not there, where that is wished for. */
   #concealing(asked: Pick<Command, 'may' | 'refuses'>, answer: Promise<unknown>): Promise<unknown> {
     if (!this.settings.conceal) return answer

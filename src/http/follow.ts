@@ -3,6 +3,7 @@
 // is cut off, is told why, and goes on later from the last id it got.
 
 import type { ServerResponse } from 'node:http'
+import type { Refusal } from '../core/errors.ts'
 import type { Slice } from '../core/query.ts'
 import { skim } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
@@ -34,6 +35,13 @@ interface Piece {
   broken?: unknown
 }
 
+/** What is followed; and why whoever follows may no longer, as soon as they may not. */
+export interface Following {
+  sessile: Sessile
+  slice: Slice
+  still: () => Promise<Refusal | undefined>
+}
+
 export class Followers {
   readonly #open = new Set<Follower>()
   /** Who is being sent something; who has waited longest comes first. */
@@ -52,13 +60,13 @@ export class Followers {
   }
 
   /** Sends what there is, and what comes, until either side ends it. */
-  follow(sessile: Sessile, slice: Slice, outgoing: ServerResponse): void {
+  follow({ sessile, slice, still }: Following, outgoing: ServerResponse): void {
     if (outgoing.destroyed) return
     if (!this.#looking) {
       this.#looked = performance.now()
       this.#looking = setInterval(() => this.#look(), LOOK_MS).unref()
     }
-    const follower = new Follower(this, sessile, slice, outgoing)
+    const follower = new Follower(this, { sessile, slice, still }, outgoing)
     this.#open.add(follower)
     whenOver(outgoing, () => this.#left(follower))
     follower.pump()
@@ -179,6 +187,7 @@ class Follower {
   readonly #sessile: Sessile
   readonly #slice: Slice
   readonly #outgoing: ServerResponse
+  readonly #still: Following['still']
   readonly #unwatch: () => void
   readonly #beat: NodeJS.Timeout
   #stand: Stand
@@ -189,14 +198,15 @@ class Follower {
   since = 0
   cut = false
 
-  constructor(all: Followers, sessile: Sessile, slice: Slice, outgoing: ServerResponse) {
+  constructor(all: Followers, { sessile, slice, still }: Following, outgoing: ServerResponse) {
     this.#all = all
     this.#sessile = sessile
     this.#slice = slice
     this.#stand = { place: beginningOf(slice.log), seq: 0 }
     this.#outgoing = outgoing
     this.#unwatch = sessile.recorder.watchers.add(slice.log, () => this.pump())
-    this.#beat = setInterval(() => this.underWay === 0 && this.#send(STILL_HERE), HEARTBEAT_MS).unref()
+    this.#still = still
+    this.#beat = setInterval(() => void this.#live(), HEARTBEAT_MS).unref()
   }
 
   pump(): void {
@@ -225,6 +235,14 @@ class Follower {
   /** The last one that this reader has. */
   get #seq(): number {
     return Math.max(this.#stand.seq, this.#slice.after)
+  }
+
+  /** Says from time to time that it is still there, to whoever still may follow. */
+  async #live(): Promise<void> {
+    const refusal = await this.#still()
+    if (this.#over) return
+    if (refusal) this.#endWith(JSON.stringify({ reason: problemOf(refusal, 'api').reason }))
+    else if (this.underWay === 0) this.#send(STILL_HERE)
   }
 
   /** The log grew while this reader has yet to take what it was sent. */

@@ -14,7 +14,7 @@ import { isTelling, type Trace } from '../core/trail.ts'
 import type { Proxies } from './address.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
-import { AnswerHeaders, type Reached, traceOf } from './headers.ts'
+import { AnswerHeaders, emergencyOf, type Reached, traceOf } from './headers.ts'
 import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
 import { checkRequest, hasBody } from './request.ts'
@@ -108,6 +108,7 @@ export class Frame {
       ...this.headers.shared(incoming.headers),
       ...asked.standing?.headers,
       ...headers,
+      ...(reason === undefined ? emergencyOf(trace) : undefined),
       ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
     }
     // What comes with a question is read by nobody.

@@ -3,6 +3,8 @@
 
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
+import { nobody } from '../core/policy.ts'
+import type { Trace } from '../core/trail.ts'
 
 /** How the world reaches this Sessile. */
 export interface Reached {
@@ -79,6 +81,16 @@ export function policyOf(page: string): Lines {
     'cross-origin-opener-policy': 'same-origin',
   }
 }
+
+/** Says of an answer that it rested on emergency access: to whose data, and until when. */
+export function emergencyOf({ caller, users }: Pick<Trace, 'caller' | 'users'> = NOBODYS): Lines | undefined {
+  const { emergencies } = caller
+  if (!emergencies?.size) return undefined
+  const taken = users.filter((user) => emergencies.has(user)).map((user) => `${user}; until=${emergencies.get(user)}`)
+  return taken.length > 0 ? { 'x-emergency-access': taken.join(', ') } : undefined
+}
+
+const NOBODYS = { caller: nobody, users: [] }
 
 const TRACE = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$/
 

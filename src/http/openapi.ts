@@ -6,7 +6,7 @@ import type { Command, Refuses } from '../core/command.ts'
 import { absentReason } from '../core/concealing.ts'
 import type { RefusalKind } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
-import { type Action, isOpen, nobody } from '../core/policy.ts'
+import { type Action, isOpen, nobody, policy } from '../core/policy.ts'
 import { jsonSchema } from '../core/print.ts'
 import type { Query } from '../core/query.ts'
 import { LARGEST_LINE } from '../core/record.ts'
@@ -110,7 +110,7 @@ function ofCommand({ at = '', does, may, named, input, output, makes, body, refu
           },
         }),
     responses: {
-      ...answer(makes, output),
+      ...answer(may, makes, output),
       // A stream of lines is answered by a stream of lines: refusals are among them.
       ...(body
         ? { [success.done]: { description: 'For each line of the stream its record or its refusal.', content: { [NDJSON]: {} } } }
@@ -141,7 +141,7 @@ function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): 
     operationId: idOf(at),
     ...openly(may),
     responses: {
-      ...answer(false, output, also),
+      ...answer(may, false, output, also),
       ...refusals({ ...always, ...(posted ? ofBodies : {}), ...orAbsent(refuses) }, door),
     },
   }
@@ -158,10 +158,10 @@ function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): 
 
 const NDJSON = 'application/x-ndjson'
 
-const answer = (makes: boolean, output: z.ZodType, also: readonly string[] = []) => ({
+const answer = (may: Action, makes: boolean, output: z.ZodType, also: readonly string[] = []) => ({
   [makes ? success.made : success.done]: {
     description: makes ? 'Made, and durable.' : 'Done.',
-    headers: told(...COMMON),
+    headers: told(...COMMON, ...(policy[may].therapist === 'assigned' ? (['X-Emergency-Access'] as const) : [])),
     content: { 'application/json': { schema: bare(jsonSchema(output)) }, ...Object.fromEntries(also.map((type) => [type, {}])) },
   },
 })
@@ -194,6 +194,10 @@ const asksToRetry = (status: number) => 'retry-after' in headersOf({ status })
 
 const headers = {
   'X-Request-ID': { description: 'The request’s own, or one that was made for it.', schema: { type: 'string' } },
+  'X-Emergency-Access': {
+    description: 'Where an answer rests on emergency access: to whose data, and until when.',
+    schema: { type: 'string', examples: ['ada; until=2031-05-02T10:30:00.000Z'] },
+  },
   'RateLimit-Policy': {
     description: 'How often the caller may ask, where that is limited: draft-ietf-httpapi-ratelimit-headers-10.',
     schema: { type: 'string', examples: ['"requests";q=100;w=60'] },

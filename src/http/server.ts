@@ -2,7 +2,7 @@
 // bodies; what a request means is said by the features, what all answers have in common by frame.ts, and statuses by problem.ts.
 
 import { readFileSync } from 'node:fs'
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { HttpBindings } from '@hono/node-server'
 import { Hono } from 'hono'
 import type { Command } from '../core/command.ts'
@@ -237,16 +237,30 @@ export class Door {
     const given = query.at.startsWith('POST ')
       ? await readJson(incoming, this.#parts.patience, hold)
       : parametersOf(incoming.url ?? '')
-    const answer = await this.#sessile.ask(query, { input: { ...(given as object), ...path }, caller, trace })
+    const input = { ...(given as object), ...path }
+    const answer = await this.#sessile.ask(query, { input, caller, trace })
     if (!(answer instanceof Slice)) return json(answer)
     if (answer.follow) {
       const resumed = { ...answer, after: lastEventId(incoming.headers['last-event-id'] as string | undefined) ?? answer.after }
-      const follow = (outgoing: ServerResponse) => this.#followers.follow(this.#sessile, resumed, outgoing)
+      const still = () => this.#refusalNow(incoming, query, input, answer)
+      const follow = (outgoing: ServerResponse) =>
+        this.#followers.follow({ sessile: this.#sessile, slice: resumed, still }, outgoing)
       return { status: success.done, type: 'text/event-stream', body: follow }
     }
     if (incoming.headers.accept?.includes(NDJSON))
       return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
     return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer, hold) }
+  }
+
+  /** Why a question that was answered is not answered any more, or not as far; what passes by itself is no reason. */
+  async #refusalNow(incoming: IncomingMessage, query: Query, input: unknown, before: Slice): Promise<Refusal | undefined> {
+    try {
+      const caller = await this.#parts.identify.caller(incoming)
+      const { sight } = (await this.#sessile.askAgain(query, { input, caller: caller ?? nobody })) as Slice
+      return sight === before.sight ? undefined : new Refusal('forbidden', 'forbidden', 'This caller no longer sees all of it.')
+    } catch (error) {
+      return error instanceof Refusal && error.kind !== 'unavailable' ? error : undefined
+    }
   }
 }
 
