@@ -27,6 +27,7 @@ import { Door, type DoorParts } from './http/server.ts'
 import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
+import type { InTheWay } from './log/lock.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
 import { Secrets } from './secrets.ts'
 import { whoHolds } from './who.ts'
@@ -46,8 +47,8 @@ export interface Opening {
   gathered?: Gathered
   /** Ends the process when the log can no longer be trusted. */
   fatal?: (error: Error) => void
-  /** The lock that may be put aside although it is held, by a process that does not answer. */
-  takeOver?: number | undefined
+  /** Whose lock may be put aside although it is held: a process that does not answer. */
+  takeOver?: InTheWay | undefined
 }
 
 const quiet = pino({ level: 'silent' })

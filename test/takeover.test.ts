@@ -3,14 +3,22 @@
 
 import { createHash } from 'node:crypto'
 import { copyFileSync, readFileSync, renameSync, statSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { openLog } from '../src/app.ts'
+import { hangingHolder } from '../src/cli/reach.ts'
+import type { InTheWay } from '../src/log/lock.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
   type Apart,
   cli,
+  clockAt,
+  configOf,
   filesUnder,
+  later,
   linesIn,
   logBytes,
   makeHome,
@@ -156,6 +164,45 @@ describe('serve --take-over', () => {
     first.child.kill('SIGCONT')
     expect(everything(home).filter(isLog)).toEqual(before)
     expect((await first.admin.start()).status).toBe(201)
+  })
+})
+
+describe('a holder who comes after the one that hangs', () => {
+  afterEach(() => void vi.restoreAllMocks())
+
+  it('is not put aside for what was found out about the one before', async () => {
+    const home = makeHome()
+    const first = await serveApart(home)
+    await first.admin.start()
+    first.child.kill('SIGSTOP')
+    const hanging = (await hangingHolder(configOf(home, { patience: 300 }))) as InTheWay
+    first.child.kill('SIGKILL')
+    await first.ended
+    // The file of the lock is the same: whoever starts takes it as it lies there.
+    const next = await run(home)
+    expect(() => openLog({ config: configOf(home), takeOver: hanging })).toThrow(`is held by process ${process.pid}`)
+    expect((await next.admin.start({ user_id: 'bob' })).status).toBe(201)
+  })
+
+  it('has as long to answer as that one had', async () => {
+    const config = configOf(makeHome())
+    const now = vi.spyOn(performance, 'now').mockReturnValue(0)
+    const looked = () => new Promise((resolve) => setTimeout(resolve, 300))
+    const first = openLog({ config, source: clockAt('2031-05-02T09:30:00Z') })
+    const hanging = hangingHolder(config).catch((error: Error) => error.message)
+    await looked()
+    first.close()
+    const next = openLog({ config, source: clockAt('2031-05-02T09:31:00Z') })
+    later(() => next.close())
+    now.mockReturnValue(config.patience - 1)
+    await looked()
+    now.mockReturnValue(config.patience + 1)
+    await looked()
+    const server = createServer((_, response) => void response.end('well'))
+    later(() => void server.close())
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    next.announce(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    expect(await hanging).toContain('It answers: stop it instead of taking over.')
   })
 })
 

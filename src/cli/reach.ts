@@ -8,7 +8,7 @@ import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
 import type { Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
-import { Held, type Holder, holderOf, isHeld, lockOf } from '../log/lock.ts'
+import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
 import { say } from './verb.ts'
 
@@ -43,22 +43,25 @@ async function answers({ patience }: Config, holder: Holder): Promise<boolean> {
 const LOOK_AGAIN_MS = 100
 
 /**
- * The lock that a take-over may put aside: that of a holder who does not answer, or has said for as long as that nowhere
+ * The one whom a take-over may put aside: a holder who does not answer, or has said for as long as that nowhere
  * where to ask. One who answers is alive and well; undefined where nobody is in the way.
  */
-export async function lockInTheWay(config: Config): Promise<number | undefined> {
-  const until = performance.now() + config.patience
+export async function hangingHolder(config: Config): Promise<InTheWay | undefined> {
+  let until = performance.now() + config.patience
+  let before: InTheWay | undefined
   for (;;) {
-    // Which lock it is, before anything is asked: what was learnt of one holder is not true of the next.
-    const lock = lockOf(journalOf(config.home))
-    const running = lock === undefined ? undefined : holder(config)
+    // Who it is, before anything is asked: what was learnt of one holder is not true of the next, who has as long as they had.
+    const found = inTheWay(journalOf(config.home))
+    if (before && found?.note !== before.note) until = performance.now() + config.patience
+    before = found
+    const running = found && holder(config)
     if (!running) return undefined
     if (running.url !== undefined && (await answers(config, running)))
       throw new Held(config.home, running, ' It answers: stop it instead of taking over.')
     // One refused connection is no silence: it may be stopping, or have as many callers as it can take.
     if (performance.now() > until) {
       say(`Taking over from process ${running.pid}, which does not answer.`)
-      return lock
+      return found
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
   }

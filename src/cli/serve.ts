@@ -3,7 +3,7 @@
 import { serve } from '../app.ts'
 import { isLoopback } from '../config.ts'
 import { makeLogger } from '../logger.ts'
-import { lockInTheWay } from './reach.ts'
+import { hangingHolder } from './reach.ts'
 import { exit, say, type Verb } from './verb.ts'
 
 export const serveVerb: Verb = {
@@ -12,7 +12,7 @@ export const serveVerb: Verb = {
   options: { 'take-over': { type: 'boolean' } },
   async run({ config, values }) {
     const logger = makeLogger(config.logLevel)
-    const takeOver = values['take-over'] ? await lockInTheWay(config) : undefined
+    const takeOver = values['take-over'] ? await hangingHolder(config) : undefined
     const serving = await serve({ config, logger, takeOver })
     // Heard before anybody is told that it serves: whoever waited for that may stop it at once.
     const told = new Promise<void>((resolve) => {

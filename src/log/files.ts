@@ -9,7 +9,7 @@ import { codeOf, type Disk, realDisk } from './disk.ts'
 import { endingAtSyncs, fenced } from './fence.ts'
 import type { Printed } from './frame.ts'
 import { Journal } from './journal.ts'
-import { Lock } from './lock.ts'
+import { type InTheWay, Lock } from './lock.ts'
 import { Room } from './room.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
 import { realHome } from './way.ts'
@@ -18,8 +18,8 @@ interface Opened {
   disk?: Disk
   now?: () => number
   report?: Report
-  /** The lock to be put aside, if need be: that of a holder who does not answer. */
-  takeOver?: number | undefined
+  /** Whose lock may be put aside, if need be: a holder who does not answer. */
+  takeOver?: InTheWay | undefined
   /** Called once when nothing may be written any more: the process must end. */
   lost?: (error: Error) => void
 }

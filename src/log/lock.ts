@@ -44,8 +44,17 @@ export class LockDamaged extends Error {
 const note = (journal: string) => join(journal, 'holder.json')
 const lockIn = (journal: string) => join(journal, 'lock')
 
-/** Which file the lock is at the moment, whoever holds it. */
-export const lockOf = (journal: string) => realDisk.identity(lockIn(journal))
+/** A holder in the way: which file the lock is that they hold, and what their note says. */
+export interface InTheWay {
+  lock: number
+  note: string
+}
+
+/** Who has the lock at the moment, as far as anyone can tell who does not hold it; undefined where there is no lock. */
+export function inTheWay(journal: string): InTheWay | undefined {
+  const lock = realDisk.identity(lockIn(journal))
+  return lock === undefined ? undefined : { lock, note: noteIn(journal) }
+}
 
 /** A lock that is held, and which file that is. */
 interface Hold {
@@ -60,8 +69,8 @@ export interface Taking {
   home: string
   journal: string
   now: number
-  /** The lock that may be put aside although it is held. */
-  over?: number | undefined
+  /** The holder whose lock may be put aside although it is held. */
+  over?: InTheWay | undefined
   /** Called once when another process is found to have taken over. */
   lost?: (error: Error) => void
 }
@@ -86,7 +95,7 @@ export class Lock {
     const { disk, home, journal, over } = taking
     const hold = unlessDamaged(
       journal,
-      () => take(disk, lockIn(journal)) ?? (over === undefined ? undefined : seize(disk, lockIn(journal), over)),
+      () => take(disk, lockIn(journal)) ?? (over === undefined ? undefined : seize(disk, journal, over)),
     )
     if (!hold) throw new Held(home, holderOf(journal))
     const lock = new Lock(hold, taking)
@@ -157,12 +166,17 @@ function take(disk: Disk, path: string): Hold | undefined {
   return undefined
 }
 
-/** Puts a new lock in the place of this one, which its holder does not let go. One at a time, and nobody twice. */
-function seize(disk: Disk, path: string, over: number): Hold | undefined {
+/**
+ * Puts a new lock in the place of this one, which its holder does not let go. One at a time, and nobody twice. Whoever took
+ * the lock meanwhile as one takes it has the same file, and a note of their own: of them nobody has said that they hang.
+ * (One who has not come to writing it has not begun either: they find out with that note, and end.)
+ */
+function seize(disk: Disk, journal: string, over: InTheWay): Hold | undefined {
+  const path = lockIn(journal)
   const letNext = disk.hold(`${path}.over`)
   if (!letNext) return undefined
   try {
-    if (disk.identity(path) !== over) return undefined // Somebody was quicker.
+    if (disk.identity(path) !== over.lock || noteIn(journal) !== over.note) return undefined // Somebody was quicker.
     const letGo = disk.hold(`${path}.new`)
     if (!letGo) return undefined
     const identity = disk.identity(`${path}.new`)
@@ -176,10 +190,18 @@ function seize(disk: Disk, path: string, over: number): Hold | undefined {
 /** Who last took the lock, if they left a note. */
 export function holderOf(journal: string): Holder | undefined {
   try {
-    checkFile(note(journal))
-    return JSON.parse(readFileSync(note(journal), 'utf8')) as Holder
+    return JSON.parse(noteIn(journal)) as Holder
   } catch {
     return undefined
+  }
+}
+
+function noteIn(journal: string): string {
+  try {
+    checkFile(note(journal))
+    return readFileSync(note(journal), 'utf8')
+  } catch {
+    return ''
   }
 }
 
