@@ -1,4 +1,4 @@
-// Sessile on a disk that can be told to fail: the real one, whose writes and syncs refuse on demand.
+// Sessile on a disk that can be told to fail: the real one, whose writes and syncs refuse on demand, and which loses files.
 
 import { SyncFailed } from '../src/core/log.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
@@ -6,7 +6,9 @@ import { type Running, run } from './harness.ts'
 
 export class FailingDisk implements Disk {
   #code: string | undefined
+  #refused: number | undefined
   #syncFails = false
+  #lost: string | undefined
   #held: Promise<void> | undefined
   #asked = () => {}
   syncAsked: Promise<void> | undefined
@@ -18,17 +20,58 @@ export class FailingDisk implements Disk {
     this.#code = code
   }
 
+  /** Every write to the file with this identity refuses from now on. */
+  refuse(identity: number, code: string): void {
+    this.#refused = identity
+    this.#code = code
+  }
+
   failSync(): void {
     this.#syncFails = true
   }
 
   mend(): void {
     this.#code = undefined
+    this.#refused = undefined
     this.#syncFails = false
   }
 
+  /** The disk has lost this file: whatever is to be done with it fails, from now on and for ever. */
+  lose(path: string): void {
+    this.#lost = path
+  }
+
+  #must(have: string | number): void {
+    const lost = this.#lost
+    if (lost === undefined || (typeof have === 'string' ? have !== lost : realDisk.identity(have) !== realDisk.identity(lost)))
+      return
+    throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO', syscall: 'any' })
+  }
+
+  open(path: string, make: boolean): number {
+    this.#must(path)
+    return realDisk.open(path, make)
+  }
+
+  openToRead(path: string): number {
+    this.#must(path)
+    return realDisk.openToRead(path)
+  }
+
+  read(fd: number, bytes: Buffer, position: number): number {
+    this.#must(fd)
+    return realDisk.read(fd, bytes, position)
+  }
+
+  sizeAt(path: string): number {
+    this.#must(path)
+    return realDisk.sizeAt(path)
+  }
+
   write(fd: number, bytes: Buffer, position: number): number {
-    if (this.#code !== undefined) throw Object.assign(new Error(`${this.#code}: write`), { code: this.#code })
+    this.#must(fd)
+    const refuses = this.#refused === undefined || this.#refused === realDisk.identity(fd)
+    if (this.#code !== undefined && refuses) throw Object.assign(new Error(`${this.#code}: write`), { code: this.#code })
     return realDisk.write(fd, bytes, position)
   }
 
@@ -57,9 +100,6 @@ export class FailingDisk implements Disk {
     realDisk.syncNow(fd)
   }
 
-  open = realDisk.open
-  openToRead = realDisk.openToRead
-  read = realDisk.read
   truncate = realDisk.truncate
   size = realDisk.size
   close = realDisk.close
@@ -71,15 +111,16 @@ export class FailingDisk implements Disk {
   list = realDisk.list
   leads = realDisk.leads
   exists = realDisk.exists
-  sizeAt = realDisk.sizeAt
   identity = realDisk.identity
   hold = realDisk.hold
 }
 
 /** Sessile on such a disk, and what it gave as the reason of its end. */
-export async function runOnFailingDisk(): Promise<{ running: Running; disk: FailingDisk; fatal: Error[] }> {
-  const disk = new FailingDisk()
+export async function runOnFailingDisk(
+  home?: string,
+  disk = new FailingDisk(),
+): Promise<{ running: Running; disk: FailingDisk; fatal: Error[] }> {
   const fatal: Error[] = []
-  const running = await run(undefined, {}, undefined, { disk, fatal: (error) => void fatal.push(error) })
+  const running = await run(home, {}, undefined, { disk, fatal: (error) => void fatal.push(error) })
   return { running, disk, fatal }
 }

@@ -8,7 +8,7 @@ import { SyncFailed } from '../src/core/log.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
-import { runOnFailingDisk } from './failing.ts'
+import { FailingDisk, runOnFailingDisk } from './failing.ts'
 import {
   cli,
   crashedCopy,
@@ -49,6 +49,12 @@ async function eventually(ask: () => Promise<Reply>, status: number): Promise<Js
   }
   throw new Error('it did not come back')
 }
+
+const wals = (home: string) => readdirSync(journalOf(home)).filter((name) => name.endsWith('.wal'))
+const aside = (home: string) =>
+  readdirSync(join(journalOf(home), 'quarantine'))
+    .map((name) => readFileSync(join(journalOf(home), 'quarantine', name), 'utf8'))
+    .join('')
 
 async function sound(running: Running): Promise<void> {
   await running.stop()
@@ -292,20 +298,96 @@ describe('a file that cannot be written for a while', () => {
     const { session_id } = (await running.admin.start()).body
     running.sessile.log.settle()
     const file = sessionFile(running.home, session_id)
-    const inode = statSync(file).ino
-    const real = disk.write.bind(disk)
-    disk.write = (fd, bytes, position) => {
-      if (disk.identity(fd) === inode) throw Object.assign(new Error('EIO: write'), { code: 'EIO' })
-      return real(fd, bytes, position)
-    }
+    disk.refuse(statSync(file).ino, 'EIO')
     expect((await running.admin.append(session_id, said('waits'))).status).toBe(201)
     expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
     expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript).toHaveLength(1)
     expect(linesIn(file)).toHaveLength(1)
-    disk.write = real
+    disk.mend()
     running.sessile.log.settle()
     expect(linesIn(file)).toHaveLength(2)
     await sound(running)
+  })
+})
+
+describe('a file that the disk has lost for good', () => {
+  /** What became of that one log, and of the others. */
+  async function harmsNoOther(running: Running, session_id: string): Promise<void> {
+    await refused(running, () => running.admin.append(session_id, said('x')), 503, 'log-damaged')
+    await refused(running, () => running.admin.get(`/api/v1/sessions/${session_id}`), 503, 'log-damaged')
+    const { body, status } = await running.admin.start({ user_id: 'eve' })
+    expect(status).toBe(201)
+    await running.sessile.recorder.checkpoint()
+    expect(wals(running.home)).toHaveLength(1)
+    expect(linesIn(sessionFile(running.home, body.session_id, 'eve'))).toHaveLength(1)
+    expect((await running.admin.end({ user_id: 'eve', session_id: body.session_id })).status).toBe(200)
+  }
+
+  it('harms its own log alone: a checkpoint comes to its end, and what the file lacks is set aside', async () => {
+    const { running, disk, fatal } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    const other = (await running.admin.start({ user_id: 'bob' })).body.session_id
+    await running.sessile.recorder.checkpoint()
+    disk.lose(sessionFile(running.home, session_id))
+    expect((await running.admin.append(session_id, said('one'))).status).toBe(201)
+    expect((await running.admin.append(other, said('two', { user_id: 'bob' }))).status).toBe(201)
+    await running.sessile.recorder.checkpoint()
+    expect(linesIn(sessionFile(running.home, other, 'bob'))).toHaveLength(2)
+    expect(aside(running.home)).toContain('"text":"one"')
+    await harmsNoOther(running, session_id)
+    await running.stop()
+    // Nor does it keep the next start from coming up, whose disk is no better.
+    const again = await runOnFailingDisk(running.home, disk)
+    await harmsNoOther(again.running, session_id)
+    expect([...fatal, ...again.fatal]).toEqual([])
+    await again.running.stop()
+    expect(await cli(running.home, ['doctor'])).toMatchObject({
+      code: 3,
+      out: expect.stringContaining('could not be put into its file'),
+    })
+    const to = join(makeHome(), 'mended')
+    expect((await cli(running.home, ['recover', '--to', to])).code).toBe(0)
+    expect(linesIn(sessionFile(to, session_id))).toHaveLength(2)
+  })
+
+  it('after lines were copied to it that no sync had reached, has them all set aside before the journal goes', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, said('one'))
+    running.sessile.log.settle()
+    disk.lose(sessionFile(running.home, session_id))
+    await running.sessile.recorder.checkpoint()
+    expect(aside(running.home)).toBe(readFileSync(sessionFile(running.home, session_id), 'utf8'))
+    await harmsNoOther(running, session_id)
+  })
+
+  it('before its lines were copied from the journal, is found by the start, which comes up', async () => {
+    const first = await run()
+    const { session_id } = (await first.admin.start()).body
+    await first.sessile.recorder.checkpoint()
+    await first.admin.append(session_id, said('one'))
+    const home = crashedCopy(first.home)
+    const disk = new FailingDisk()
+    disk.lose(sessionFile(home, session_id))
+    for (const views of ['as they were', 'gone']) {
+      if (views === 'gone') rmSync(join(home, 'projections'), { recursive: true })
+      const { running } = await runOnFailingDisk(home, disk)
+      expect([views, aside(home)]).toEqual([views, expect.stringContaining('"text":"one"')])
+      await harmsNoOther(running, session_id)
+      await running.stop()
+    }
+  })
+
+  it('does not keep views from being made anew, nor a backup of the others from being made', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    await running.sessile.recorder.checkpoint()
+    disk.lose(sessionFile(running.home, session_id))
+    await running.admin.append(session_id, said('one'))
+    expect((await cli(running.home, ['backup', join(makeHome(), 'backup')])).code).toBe(0)
+    running.sessile.recorder.distrust(Object.assign(new Error('malformed'), { name: 'SqliteError', code: 'SQLITE_CORRUPT' }))
+    await eventually(() => running.admin.get('/readyz'), 200)
+    await harmsNoOther(running, session_id)
   })
 })
 

@@ -1,11 +1,11 @@
 // From the journal to the files: each acknowledged line is copied to the file of its own log, after the answer and out
 // of its way. Until then, and while a disk is full, readers get it from here.
 
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import { bounds } from '../core/bounds.ts'
-import { type JournalLine, type Line, lastName, NotWritten, type Report, type Shelf } from '../core/log.ts'
-import { asideIn, asideName } from './aside.ts'
-import { codeOf, type Disk, each, isOutOfDescriptors, readAll, withFile, writeAll } from './disk.ts'
+import { type JournalLine, type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
+import { Harmed } from './aside.ts'
+import { codeOf, type Disk, each, isOutOfDescriptors, readAll, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
 
@@ -45,14 +45,13 @@ const MOST_PENDING = 64 * 1024 * 1024
 export class Copies {
   readonly #disk: Disk
   readonly #home: string
-  readonly #quarantine: string
   readonly #files: Shelf
   readonly #report: Report
   readonly #pending = new Map<string, Pending>()
   readonly #open = new Map<string, number>()
   /** Where the files end that were written lately. */
   readonly #ends = new Map<string, number>()
-  readonly #damaged = new Map<string, string>()
+  readonly #harmed: Harmed
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
   #folders = new Set<string>()
@@ -65,21 +64,14 @@ export class Copies {
   constructor(disk: Disk, home: string, journal: string, files: Shelf, report: Report) {
     this.#disk = disk
     this.#home = home
-    this.#quarantine = join(journal, 'quarantine')
     this.#files = files
     this.#report = report
-    for (const name of disk.list(this.#quarantine)) {
-      const aside = asideIn(name)
-      if (aside) this.#damaged.set(aside.log, 'it was found damaged at an earlier start')
-    }
+    this.#harmed = new Harmed(disk, journal, report)
   }
 
-  damage(log: string): string | undefined {
-    return this.#damaged.get(log)
-  }
-
+  /** The logs that take no more, and why. */
   get damaged(): ReadonlyMap<string, string> {
-    return this.#damaged
+    return this.#harmed.all
   }
 
   /** Why no more lines should be taken on; undefined when there is room. */
@@ -106,7 +98,7 @@ export class Copies {
     const known = this.#pending.get(log)
     const pending = known ?? this.#begin(log)
     if (pending.end !== offset) {
-      this.#harmed(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
+      this.#harmed.note(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
       throw new NotWritten(`the log ${log} is damaged`, false)
     }
     pending.end = offset + bytes.length
@@ -131,9 +123,9 @@ export class Copies {
   /** Where something else stands in the way to a file, its log takes no more; the others do. */
   #sizeOf(log: string): number {
     try {
-      return this.#disk.sizeAt(fileOf(this.#home, log))
+      return twice(() => this.#disk.sizeAt(fileOf(this.#home, log)))
     } catch (error) {
-      if (isMisplaced(error)) this.#harmed(log, unwritable(error))
+      if (isOutOfReach(error)) this.#harmed.note(log, unwritable(error))
       throw new NotWritten(`the log ${log} cannot be reached (${codeOf(error)})`, false)
     }
   }
@@ -175,9 +167,22 @@ export class Copies {
     return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
   }
 
-  /** Copies all there is by now, a log with each step. */
+  /**
+   * Copies all there is by now, a log with each step. One file that cannot be written keeps no other from being complete,
+   * and what its disk has lost is not waited for any longer.
+   */
   *settling(): Generator<void> {
-    for (const log of [...this.#pending.keys()]) yield this.#copy(log)
+    const errors: unknown[] = []
+    for (const log of [...this.#pending.keys()]) {
+      try {
+        this.#copy(log, isLost)
+      } catch (error) {
+        if (error instanceof SyncFailed) throw error
+        errors.push(error)
+      }
+      yield
+    }
+    if (errors.length > 0) throw errors[0]
   }
 
   /** Copies what these logs have for a few milliseconds, then lets others have their turn. */
@@ -205,31 +210,35 @@ export class Copies {
     else if (this.#pending.size > 0) this.#gather()
   }
 
-  #copy(log: string): void {
+  /** `givesUp`: is this trouble a reason to give the log up? Any other may pass, and is tried again. */
+  #copy(log: string, givesUp = isMisplaced): void {
     const pending = this.#pending.get(log)
     if (!pending || pending.length === 0) return // Somebody could not wait, and settled it.
     const { offset, length } = pending
     const bytes = bytesOf(pending)
-    if (this.#damaged.has(log)) this.#setAside(log, offset, bytes)
-    else {
-      try {
-        const fd = this.#fd(log, offset, bytes)
-        if (fd === undefined) this.#setAside(log, offset, bytes)
-        else {
-          writeAll(this.#disk, fd, bytes, offset)
-          this.#remember(log, offset + length)
-        }
-      } catch (error) {
-        if (!isMisplaced(error)) throw error
-        this.#harmed(log, unwritable(error))
-        this.#setAside(log, offset, bytes)
-      }
-    }
+    const wrong = this.damaged.get(log) ?? this.#place(log, offset, bytes, givesUp)
+    if (wrong !== undefined) this.#harmed.setAside(log, offset, bytes, wrong)
     this.#touched.add(log)
     this.#bytes -= length
     // What has been written to the journal, and is not durable there, is still to come.
     if (pending.end === offset + length) this.#pending.delete(log)
     else Object.assign(pending, { offset: offset + length, length: 0, buffers: [], from: [], to: [] })
+  }
+
+  /** Brings these bytes to their place in the file, or says why that cannot be. */
+  #place(log: string, offset: number, bytes: Buffer, givesUp: (error: unknown) => boolean): string | undefined {
+    try {
+      return twice(() => {
+        const fd = this.#fd(log, offset, bytes)
+        if (typeof fd === 'string') return fd
+        writeAll(this.#disk, fd, bytes, offset)
+        this.#remember(log, offset + bytes.length)
+        return undefined
+      })
+    } catch (error) {
+      if (givesUp(error)) return unwritable(error)
+      throw error
+    }
   }
 
   #remember(log: string, end: number): void {
@@ -241,8 +250,8 @@ export class Copies {
     }
   }
 
-  /** The open file of a log; undefined where what the file holds is not what the recorder left there. */
-  #fd(log: string, offset: number, bytes: Buffer): number | undefined {
+  /** The open file of a log; or why what the file holds is not what the recorder left there. */
+  #fd(log: string, offset: number, bytes: Buffer): number | string {
     const known = this.#open.get(log)
     if (known !== undefined) {
       this.#open.delete(log)
@@ -252,12 +261,13 @@ export class Copies {
     const path = fileOf(this.#home, log)
     if (offset === 0) this.#makeFolders(path)
     const fd = this.#disk.open(path, offset === 0)
-    const wrong = this.#mismatch(fd, offset, bytes)
-    if (wrong !== undefined) {
-      this.#disk.close(fd)
-      this.#harmed(log, wrong)
-      return undefined
+    let wrong: string | undefined = 'its file cannot be read'
+    try {
+      wrong = this.#mismatch(fd, offset, bytes)
+    } finally {
+      if (wrong !== undefined) this.#disk.close(fd)
     }
+    if (wrong !== undefined) return wrong
     this.#open.set(log, fd)
     this.#keepOpen(bounds.openFiles)
     return fd
@@ -280,41 +290,15 @@ export class Copies {
   // --- recovery -----------------------------------------------------------------------------------------------------
 
   /**
-   * Idempotent redo: brings every surviving line to its place. Equal bytes are left alone, missing ones are written,
-   * bytes that a crash left as zeros are rewritten. Anything else was not written by Sessile: that file is left as it
-   * is, its lines are set aside, and it takes no more.
+   * Idempotent redo: brings every surviving line to its place, also where the same bytes are to be read there: they may be
+   * what a failed sync left in memory alone. Bytes that a crash left as zeros are written over. Anything else was not written
+   * by Sessile: that file is left as it is, its lines are set aside, and it takes no more.
    */
   redo(lines: readonly JournalLine[]): void {
-    const byLog = new Map<string, JournalLine[]>()
-    for (const line of lines) {
-      const own = byLog.get(line.log)
-      if (own) own.push(line)
-      else byLog.set(line.log, [line])
-    }
-    for (const [log, own] of byLog) this.#redo(log, (own[0] as JournalLine).offset, Buffer.concat(own.map(({ bytes }) => bytes)))
-  }
-
-  #redo(log: string, offset: number, expected: Buffer): void {
-    this.#touched.add(log)
-    const wrong = this.#place(log, offset, expected)
-    if (wrong === undefined) return
-    this.#harmed(log, wrong)
-    this.#setAside(log, offset, expected)
-  }
-
-  /** Brings these bytes to their place in the file, or says why that cannot be. */
-  #place(log: string, offset: number, expected: Buffer): string | undefined {
-    const path = fileOf(this.#home, log)
-    try {
-      this.#makeFolders(path)
-      return withFile(this.#disk, path, true, (fd) => {
-        const mismatch = this.#mismatch(fd, offset, expected)
-        if (mismatch === undefined && !readAll(this.#disk, fd, offset).equals(expected)) writeAll(this.#disk, fd, expected, offset)
-        return mismatch
-      })
-    } catch (error) {
-      if (isMisplaced(error)) return unwritable(error)
-      throw error
+    for (const [log, { offset, bytes }] of piecesOf(lines)) {
+      this.#touched.add(log)
+      const wrong = this.#place(log, offset, bytes, isLost)
+      if (wrong !== undefined) this.#harmed.setAside(log, offset, bytes, wrong)
     }
   }
 
@@ -327,32 +311,23 @@ export class Copies {
     return foreign < 0 ? undefined : `its file differs from the journal at byte ${offset + foreign}`
   }
 
-  #harmed(log: string, why: string): void {
-    this.#damaged.set(log, why)
-    this.#report('a log is damaged and takes no more records', { log: lastName(log), why })
-  }
-
-  /** Under a name that tells log and offset, so that doing it again changes nothing. */
-  #setAside(log: string, offset: number, bytes: Buffer): void {
-    this.#disk.makeFolder(this.#quarantine)
-    withFile(this.#disk, join(this.#quarantine, asideName(log, offset)), true, (fd) => {
-      writeAll(this.#disk, fd, bytes, 0)
-      this.#disk.syncNow(fd)
-    })
-    this.#disk.syncFolderNow(this.#quarantine)
-  }
-
   // --- checkpoints --------------------------------------------------------------------------------------------------
 
-  /** Makes every file touched since the last time durable, and the names that lead to it. */
-  async harden(): Promise<void> {
+  /**
+   * Makes every file touched since the last time durable, and the names that lead to it. Of a file that is out of reach
+   * nobody knows what is durable: what the journal `holds` of it is set aside.
+   */
+  async harden(holds: () => Iterable<JournalLine>): Promise<void> {
     for (const _ of this.settling());
     const { touched, folders } = { touched: this.#touched, folders: this.#folders }
     this.#touched = new Set()
     this.#folders = new Set()
     try {
-      await each([...touched], (log) => this.#syncFile(log))
+      const lost = new Map<string, string>()
+      await each([...touched], (log) => this.#syncFile(log, lost))
       await each([...folders], (folder) => this.#disk.syncFolder(folder))
+      const theirs = lost.size === 0 ? [] : [...holds()].filter(({ log }) => lost.has(log))
+      for (const [log, { offset, bytes }] of piecesOf(theirs)) this.#harmed.setAside(log, offset, bytes, lost.get(log) as string)
     } catch (error) {
       for (const log of touched) this.#touched.add(log)
       for (const folder of folders) this.#folders.add(folder)
@@ -360,13 +335,13 @@ export class Copies {
     }
   }
 
-  async #syncFile(log: string): Promise<void> {
+  async #syncFile(log: string, lost: Map<string, string>): Promise<void> {
     let fd: number
     try {
-      fd = this.#disk.open(fileOf(this.#home, log), false)
+      fd = twice(() => this.#disk.open(fileOf(this.#home, log), false))
     } catch (error) {
-      if (!isMisplaced(error)) throw error
-      if (!this.#damaged.has(log)) this.#harmed(log, unwritable(error))
+      if (!isLost(error)) throw error
+      lost.set(log, unwritable(error))
       return
     }
     try {
@@ -384,8 +359,34 @@ export class Copies {
 
 const unwritable = (error: unknown) => `its file cannot be written (${codeOf(error)})`
 
-/** Something other than the log's file stands in its place. Any other trouble may pass, and is tried again. */
+/** Something other than the log's file stands in its place. */
 const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))
+
+/** The disk has lost the file, or a part of it. (Of a file system that is out of joint Node has no name for the error.) */
+const isOutOfReach = (error: unknown) => codeOf(error) === 'EIO' || codeOf(error).startsWith('Unknown system error')
+
+const isLost = (error: unknown) => isMisplaced(error) || isOutOfReach(error)
+
+/** A disk may be disturbed for a moment: what it has lost it refuses twice. */
+function twice<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    if (!isOutOfReach(error)) throw error
+    return work()
+  }
+}
+
+/** What these lines are for each of their logs, which lie in it without a gap. */
+export function piecesOf(lines: Iterable<JournalLine>): Map<string, { offset: number; bytes: Buffer }> {
+  const own = new Map<string, { offset: number; pieces: Buffer[] }>()
+  for (const { log, offset, bytes } of lines) {
+    const known = own.get(log)
+    if (known) known.pieces.push(bytes)
+    else own.set(log, { offset, pieces: [bytes] })
+  }
+  return new Map([...own].map(([log, { offset, pieces }]) => [log, { offset, bytes: Buffer.concat(pieces) }]))
+}
 
 /** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
 export function firstForeign(found: Buffer, expected: Buffer): number {

@@ -127,7 +127,7 @@ export class FileLog implements Log {
   }
 
   damage(log: string): string | undefined {
-    return this.#copies.damage(log)
+    return this.#copies.damaged.get(log)
   }
 
   get damaged(): ReadonlyMap<string, string> {
@@ -149,7 +149,7 @@ export class FileLog implements Log {
 
   async checkpoint({ batches, views }: Between): Promise<void> {
     const old = await batches(() => this.#journal.rotate())
-    await this.#copies.harden()
+    await this.#copies.harden(() => this.#journal.linesIn(old))
     await views()
     this.#journal.drop(old)
   }

@@ -37,7 +37,7 @@ const inUser: Expect = (name) => {
 const inUsers: Expect = (name) => (isOpaqueId(name) ? { folder: inUser } : undefined)
 const inAccounts: Expect = (name) => log(name, isOpaqueId)
 const inAudit: Expect = (name) => log(name, (stem) => DAY.test(stem))
-const inQuarantine: Expect = (name) => (/^torn-.*\.wal$|^.*@\d+\.lines$/.test(name) ? { file: 'own' } : undefined)
+const inQuarantine: Expect = (name) => (/^(?:torn-.*\.wal|.*@\d+\.lines)(?:\.new)?$/.test(name) ? { file: 'own' } : undefined)
 const inJournal: Expect = (name) => {
   if (name === 'quarantine') return { folder: inQuarantine }
   return /^(?:lock(?:\.new|\.over)?|room|holder\.json(?:\.new)?|\d{8}-\d{6}\.wal(?:\.new)?)$/.test(name)

@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { bounds } from '../core/bounds.ts'
 import type { JournalLine, Line, Report } from '../core/log.ts'
 import { NotWritten, SyncFailed } from '../core/log.ts'
+import { keepAside } from './aside.ts'
 import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
 import {
   type Frames,
@@ -160,7 +161,7 @@ export class Journal {
     if (lsn === this.#lsn) return []
     const first = this.#segments[0]?.header.first ?? 1
     if (lsn > this.#lsn || lsn < first - 1) return undefined
-    return this.#segments.flatMap((segment) => read(this.#disk, segment).lines).filter((line) => line.lsn > lsn)
+    return [...this.linesIn(this.#segments)].filter((line) => line.lsn > lsn)
   }
 
   /** Goes on in a new segment; returns the ones that a checkpoint may drop when it is done. */
@@ -183,6 +184,11 @@ export class Journal {
     this.#allocated = end
     this.#identity = this.#disk.identity(fd)
     return old
+  }
+
+  /** The lines in segments that are about to be dropped. */
+  *linesIn(old: readonly Segment[]): Generator<JournalLine> {
+    for (const segment of old) yield* read(this.#disk, segment).lines
   }
 
   drop(old: Segment[]): void {
@@ -299,19 +305,13 @@ function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[
 }
 
 function setAside(disk: Disk, folder: string, { path, header }: Segment, { torn, end, lines }: Frames, report: Report): void {
-  const quarantine = join(folder, 'quarantine')
-  disk.makeFolder(quarantine)
-  const to = join(quarantine, `torn-${nameOf(header)}`)
-  withFile(disk, to, true, (fd) => {
-    writeAll(disk, fd, torn as Buffer, 0)
-    disk.syncNow(fd)
-  })
+  const aside = keepAside(disk, folder, `torn-${nameOf(header)}`, torn as Buffer)
   report('the torn end of the journal was put aside: it had not been acknowledged', {
     segment: path,
     after_lsn: header.first + lines.length - 1,
     at: end,
     bytes: torn?.length,
-    aside: to,
+    aside,
   })
 }
 
