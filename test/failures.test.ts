@@ -391,6 +391,30 @@ describe('a file that the disk has lost for good', () => {
   })
 })
 
+describe('a log that is found damaged', () => {
+  it('has what was copied to its file before synced before the journal goes', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    running.sessile.log.settle()
+    const { ino } = statSync(sessionFile(running.home, session_id))
+    disk.refuse(ino, 'EACCES')
+    await running.admin.append(session_id, said('one'))
+    running.sessile.log.settle()
+    expect(aside(running.home)).toContain('"text":"one"')
+    const done: string[] = []
+    disk.sync = async (fd) => {
+      await realDisk.sync(fd)
+      if (realDisk.identity(fd) === ino) done.push('synced')
+    }
+    disk.remove = (path) => {
+      if (path.endsWith('.wal')) done.push('dropped')
+      realDisk.remove(path)
+    }
+    await running.sessile.recorder.checkpoint()
+    expect(done).toEqual(['synced', 'dropped'])
+  })
+})
+
 describe('views that many readers find damaged at a time', () => {
   it('are made anew once', async () => {
     const told: string[] = []
