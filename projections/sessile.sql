@@ -24,6 +24,13 @@ CREATE TABLE commands (
   PRIMARY KEY (run, first)
 ) STRICT, WITHOUT ROWID;
 
+-- The sessions that were given up because their logs are damaged.
+CREATE TABLE abandoned (
+  session_id TEXT PRIMARY KEY,
+  user_id TEXT NOT NULL, -- whose session it is
+  abandoned_at TEXT NOT NULL -- the time of the server
+) STRICT, WITHOUT ROWID;
+
 -- Every session: one row from its start on.
 CREATE TABLE sessions (
   session_id TEXT PRIMARY KEY,
@@ -34,10 +41,10 @@ CREATE TABLE sessions (
   status TEXT NOT NULL, -- active or closed
   started_at TEXT NOT NULL, -- the time of the server
   started_by TEXT NOT NULL, -- an account, a device or system
-  ended_at TEXT, -- the time of the server; NULL while active
+  ended_at TEXT, -- the time of the server; NULL while active, and where nobody knows
   ended_by TEXT,
-  end_reason TEXT, -- completed, disconnected, idle-timeout or longest-length
-  duration_seconds REAL, -- from start to end; NULL while active
+  end_reason TEXT, -- completed, disconnected, idle-timeout or longest-length; abandoned where its log is damaged before its end
+  duration_seconds REAL, -- from start to end; NULL where ended_at is
   crisis_detected INTEGER NOT NULL, -- 1 where a crisis was flagged
   is_training_data INTEGER, -- capture: 1 where the recording may train a model
   training_intent_label TEXT, -- capture: what the user was asked to express

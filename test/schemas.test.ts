@@ -222,6 +222,7 @@ const valid: Record<string, fc.Arbitrary<unknown>> = {
     ['kind', 'session_number'],
   ),
   'session.ended.v1': fc.record({ reason: fc.constantFrom('completed', 'disconnected', 'idle-timeout', 'longest-length') }),
+  'session.abandoned.v1': fc.record({ session_id: ulid.map((id) => `sess_${id}`) }),
   'transcript.said.v1': some(
     {
       speaker: text(64, 1),

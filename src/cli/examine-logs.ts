@@ -10,7 +10,7 @@ import type { Finding } from '../core/verify.ts'
 import { markOf } from '../core/views.ts'
 import { features } from '../features/index.ts'
 import { rulesOf } from '../features/kinds.ts'
-import { ended, started } from '../features/sessions.ts'
+import { abandoned, ended, started } from '../features/sessions.ts'
 import type { Inventory } from '../log/inventory.ts'
 import type { Joined } from '../log/joined.ts'
 import { fileOf } from '../log/shelf.ts'
@@ -88,6 +88,7 @@ export function* aboutLogs({ home, inventory, journal, joined, views }: Grounds,
       (envelope, line) => {
         totals.latest = Math.max(totals.latest, Date.parse(envelope.timestamp))
         session = seen(session, envelope, line)
+        if (envelope.type === abandoned.type) giveUp(sessions, line)
       },
     )
     if (session && session_id !== undefined) sessions.push(session)
@@ -123,6 +124,12 @@ function seen(session: Session | undefined, { type, session_id = '' }: Envelope,
     return { session_id, number: data.session_number, kind: data.kind, ended: false }
   }
   return session && type === ended.type ? { ...session, ended: true } : session
+}
+
+/** One that was given up is in nobody's way. The log of a user, in which that stands, comes after those of the sessions. */
+function giveUp(sessions: readonly Session[], line: Buffer): void {
+  const { data } = parsed(line) as { data: { session_id: string } }
+  for (const session of sessions) if (session.session_id === data.session_id) session.ended = true
 }
 
 const ofLog = (home: string, { log, line, what }: Finding, there: boolean): Found => ({

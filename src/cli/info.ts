@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Tables } from '../core/tables.ts'
+import { quarantineOf } from '../log/aside.ts'
 import { journalOf, projectionOf } from '../log/shelf.ts'
 import { holder } from './reach.ts'
 import { exit, put, putJson, say, type Verb } from './verb.ts'
@@ -43,7 +44,7 @@ function journalInfo(folder: string): Info['journal'] {
   const names = existsSync(folder) ? readdirSync(folder) : []
   const segments = names.filter((name) => name.endsWith('.wal'))
   const bytes = segments.reduce((sum, name) => sum + (statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0), 0)
-  const quarantine = join(folder, 'quarantine')
+  const quarantine = quarantineOf(folder)
   return { segments: segments.length, bytes, quarantined: existsSync(quarantine) ? readdirSync(quarantine).length : 0 }
 }
 

@@ -15,7 +15,7 @@ import { Tables } from '../core/tables.ts'
 import { Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
 import { keys } from '../features/keys.ts'
-import { sessions, started } from '../features/sessions.ts'
+import { activeOf, sessions, started } from '../features/sessions.ts'
 import type { Salvage } from '../log/salvage.ts'
 import { FileShelf, fileOf, freshOf, projectionOf } from '../log/shelf.ts'
 import type { Glimpse } from './looking.ts'
@@ -83,9 +83,7 @@ async function* endWhatIsInTheWay(config: Config, salvage: Salvage, logs: readon
     await fold(config)
     await recording(config, async (sessile) => {
       for (const { user_id, session_id, data } of begun) {
-        const [active] = sessile.reading((read) =>
-          read(sessions).find("WHERE user_id = ? AND kind = ? AND status = 'active' AND exclusive = 1", user_id, data.kind),
-        )
+        const active = sessile.reading((read) => activeOf(read(sessions), user_id, data.kind))
         if (!active) continue
         const body = { user_id, session_id: active.session_id, performer_id: 'system', reason: 'disconnected' }
         await sessile.perform(commandAt('POST /session_manager/sessions.end'), { body, caller: system })

@@ -50,7 +50,7 @@ export interface Decision<I, R extends string, P = unknown> {
   event(type: string): EventType | undefined
   /** When a log last grew, in milliseconds; undefined for a log with no record. */
   lastAt(log: string): number | undefined
-  /** The logs of which only a part is in the views, or nothing. */
+  /** The logs that take no more records, and of which a part may be missing from the views, or all. */
   damaged(): ReadonlyMap<string, string>
   /** Makes the refusal that the command has declared under this reason. */
   refuse(reason: R, detail: string, facts?: Record<string, unknown>): Refusal

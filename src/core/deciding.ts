@@ -94,7 +94,7 @@ export class Deciding {
       secret: parts.source.secret,
       event: (type) => parts.gathered.events.named(type),
       lastAt: (log) => this.heads.find(log)?.at,
-      damaged: () => this.views.damaged,
+      damaged: () => this.damaged,
     }
     this.#views = views
     this.latest = views.mark.timestamp
@@ -111,6 +111,12 @@ export class Deciding {
     this.#views = views
     this.heads.clear()
     this.#trailing = new Trailing(views, this.heads)
+  }
+
+  /** The logs that take no more records, and why: some were damaged when they were folded, others cannot be written. */
+  get damaged(): ReadonlyMap<string, string> {
+    const { log } = this.#parts
+    return log.damaged.size === 0 ? this.views.damaged : new Map([...this.views.damaged, ...log.damaged])
   }
 
   get trailing(): Trailing {
@@ -226,7 +232,7 @@ export class Deciding {
 
   /** The log that a draft goes to, and what is wrong with it. The trail takes the next part of its day where one is damaged. */
   #home({ event: { home }, owner }: Draft, timestamp: string): [log: string, damage: string | undefined] {
-    const damageOf = (log: string) => this.#parts.log.damage(log) ?? this.views.damaged.get(log)
+    const damageOf = (log: string) => this.#parts.log.damaged.get(log) ?? this.views.damaged.get(log)
     const first = logOf(home, { ...owner, timestamp })
     if (home !== 'audit') return [first, damageOf(first)]
     for (let part = 1; ; part++) {

@@ -54,8 +54,8 @@ export interface Log extends Shelf {
   giveRoom(): void
   /** Throws where another recorder has taken the data over: what is known here may be old, and nothing may be changed. */
   assertOurs(): void
-  /** Why this log takes no more lines; undefined when all is well with it. */
-  damage(log: string): string | undefined
+  /** The logs that take no more lines, and why. */
+  readonly damaged: ReadonlyMap<string, string>
   /** Has the journal grown enough that it is time for a checkpoint? */
   readonly due: boolean
   /** Makes everything durable without the journal, then drops what the journal no longer needs to hold. */
@@ -86,13 +86,9 @@ export const accountLog = (account_id: string) => `accounts/${account_id}`
 /** The trail of a day. Where a part of it is damaged the trail goes on in the next. */
 export const auditLog = (timestamp: string, part = 1) =>
   `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}${part > 1 ? `.${part}` : ''}`
-const isAuditLog = (log: string) => log.startsWith('audit/')
 
-/**
- * Does what stands before a damage count? In a session or a day's trail each line tells of itself. Of an account or a user it
- * does not: what cannot be read may be that a key was revoked, or an assignment ended.
- */
-export const countsInPart = (log: string) => isSessionLog(log) || isAuditLog(log)
+/** Does what stands before a damage count? Of an account it does not: what cannot be read may be that a key was revoked. */
+export const countsInPart = (log: string) => !log.startsWith('accounts/')
 
 /** How much of a log is read at a time. */
 export const CHUNK = 256 * 1024

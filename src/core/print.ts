@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import type { Gathered } from './feature.ts'
-import { opaqueId } from './ids.ts'
+import { opaqueId, sessionId } from './ids.ts'
 import { type Action, actions, policy, reaches, roles } from './policy.ts'
 import { schemaSql } from './tables.ts'
 
@@ -18,10 +18,7 @@ const envelope = z
     v: z.int().min(1),
     source: z.string().regex(/^[a-z][a-z0-9_.-]{0,63}$/),
     user_id: opaqueId,
-    session_id: z
-      .string()
-      .regex(/^sess_[0-9A-HJKMNP-TV-Z]{26}$/)
-      .optional(),
+    session_id: sessionId.optional(),
     performer_id: opaqueId,
     timestamp: z.string().regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/),
     command_id: z

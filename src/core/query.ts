@@ -22,7 +22,7 @@ export interface Asked<I, R extends string> {
   records(log: string, after?: number): Iterable<Recorded | Erased>
   /** A part of a log as an answer, as far as the caller may see it. */
   slice(log: string, part: { after: number; limit: number; follow: boolean }): Slice
-  /** The logs of which only a part is in the views, or nothing. */
+  /** The logs that take no more records, and of which a part may be missing from the views, or all. */
   damaged(): ReadonlyMap<string, string>
   /** A sentence for people about a record. */
   says(record: Recorded): string

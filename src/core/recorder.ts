@@ -138,6 +138,11 @@ export class Recorder {
     return this.#deciding.views
   }
 
+  /** The logs that take no more records, and why. */
+  get damaged(): ReadonlyMap<string, string> {
+    return this.#deciding.damaged
+  }
+
   /** Why nothing can be recorded at the moment; undefined when all is well. */
   get stalled(): string | undefined {
     return this.#closed ? 'it is stopping' : this.#stalled?.message

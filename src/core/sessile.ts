@@ -151,7 +151,7 @@ export class Sessile {
         },
         records: (log, after) => this.records({ log, sight: this.#sightOf(caller, log), after: after ?? 0 }),
         slice: (log, part) => new Slice(log, this.#sightOf(caller, log), part),
-        damaged: () => this.recorder.views.damaged,
+        damaged: () => this.recorder.damaged,
         says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
         did: (route) => this.gathered.queries.find(({ at }) => at === route)?.did ?? route,
       })

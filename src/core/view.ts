@@ -36,7 +36,7 @@ export interface Readable<C extends Columns> {
 /** Reads any view as it stands: for a command, as it stands within the batch; for a query, what is durable. */
 export type Read = <C extends Columns>(view: View<C>) => Readable<C>
 
-type Fold = (record: Recorded, rows: Rows<Columns>) => void
+type Fold = (record: Recorded, rows: Rows<Columns>, read: Read) => void
 
 export interface View<C extends Columns = Columns> {
   readonly name: string
@@ -45,7 +45,11 @@ export interface View<C extends Columns = Columns> {
   readonly key: readonly string[]
   readonly indexes: readonly string[]
   readonly folds: ReadonlyMap<string, Fold>
-  on<S extends z.ZodType>(event: Event<S>, fold: (record: Recorded<z.infer<S>>, rows: Rows<C>) => void): View<C>
+  /**
+   * `read`: other views, as far as they have come. Records of different logs come in any order in a rebuild: a fold that
+   * looks at what others have made of another log must come to the same rows whichever came first.
+   */
+  on<S extends z.ZodType>(event: Event<S>, fold: (record: Recorded<z.infer<S>>, rows: Rows<C>, read: Read) => void): View<C>
 }
 
 /** Declares a view. `indexes` are what stands after `CREATE [UNIQUE] INDEX … ON <view>`, `UNIQUE` first where it is one. */

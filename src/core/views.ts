@@ -265,7 +265,7 @@ export class Views {
     const views = this.#folds.get(record.type)
     if (!views) return
     this.#transaction.write()
-    for (const view of views) view.folds.get(record.type)?.(record, this.#writer.rows(view))
+    for (const view of views) view.folds.get(record.type)?.(record, this.#writer.rows(view), this.read)
   }
 
   /** Do records of this type change any row? */

@@ -6,9 +6,10 @@ import { command, type Decision } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { events } from '../core/event.ts'
 import type { Chore, Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { opaqueId, sessionId } from '../core/ids.ts'
 import { isSessionLog, lastName, sessionLog } from '../core/log.ts'
 import { type Asked, query } from '../core/query.ts'
+import { flat, type Recorded } from '../core/record.ts'
 import { type Readable, type Row, view } from '../core/view.ts'
 import { attributeNames, attributeSchemas, attributes, foreignTo, kind, kindNames, limitsOf, rulesOf } from './kinds.ts'
 import { flagged } from './transcripts.ts'
@@ -38,6 +39,26 @@ export const { started, ended } = events(
   },
 )
 
+// A session whose log is damaged can take no more records, not even its end. What is recorded of it stands in its user's log.
+export const { abandoned } = events(
+  'session',
+  { home: 'user', source: SOURCE },
+  {
+    abandoned: {
+      v: 1,
+      does: 'A session was given up, so that another one could start: its log is damaged, and nobody knows whether it had ended.',
+      data: z.strictObject({ session_id: sessionId }),
+      says: ({ data }) => `The session ${data.session_id} was given up, because its log is damaged.`,
+    },
+  },
+)
+
+const abandonedSessions = view('abandoned', 'The sessions that were given up because their logs are damaged.', {
+  session_id: 'TEXT PRIMARY KEY',
+  user_id: 'TEXT NOT NULL -- whose session it is',
+  abandoned_at: 'TEXT NOT NULL -- the time of the server',
+}).on(abandoned, ({ user_id, timestamp, data }, rows) => rows.put({ ...data, user_id, abandoned_at: timestamp }))
+
 const columns = {
   session_id: 'TEXT PRIMARY KEY',
   user_id: 'TEXT NOT NULL -- whose session it is',
@@ -47,14 +68,16 @@ const columns = {
   status: 'TEXT NOT NULL -- active or closed',
   started_at: 'TEXT NOT NULL -- the time of the server',
   started_by: 'TEXT NOT NULL -- an account, a device or system',
-  ended_at: 'TEXT -- the time of the server; NULL while active',
+  ended_at: 'TEXT -- the time of the server; NULL while active, and where nobody knows',
   ended_by: 'TEXT',
-  end_reason: 'TEXT -- completed, disconnected, idle-timeout or longest-length',
-  duration_seconds: 'REAL -- from start to end; NULL while active',
+  end_reason: 'TEXT -- completed, disconnected, idle-timeout or longest-length; abandoned where its log is damaged before its end',
+  duration_seconds: 'REAL -- from start to end; NULL where ended_at is',
   crisis_detected: 'INTEGER NOT NULL -- 1 where a crisis was flagged',
 } as const
 type AttributeColumns = { [A in keyof typeof attributes]: (typeof attributes)[A]['column'] }
 const attributeColumns = Object.fromEntries(attributeNames.map((name) => [name, attributes[name].column])) as AttributeColumns
+
+const givenUp = { status: 'closed', end_reason: 'abandoned' } as const
 
 export const sessions = view(
   'sessions',
@@ -72,8 +95,9 @@ export const sessions = view(
     ],
   },
 )
-  .on(started, ({ session_id, user_id, performer_id, timestamp, data }, rows) => {
+  .on(started, ({ session_id, user_id, performer_id, timestamp, data }, rows, read) => {
     const { is_training_data, ...rest } = data
+    const isAbandoned = read(abandonedSessions).get({ session_id: session_id as string }) !== undefined
     rows.put({
       ...rest,
       is_training_data: is_training_data === undefined ? null : Number(is_training_data),
@@ -84,7 +108,12 @@ export const sessions = view(
       started_at: timestamp,
       started_by: performer_id,
       crisis_detected: 0,
+      ...(isAbandoned ? givenUp : {}),
     })
+  })
+  .on(abandoned, ({ data: { session_id } }, rows) => {
+    // An end that is there after all, since its log was mended, says more.
+    if (rows.get({ session_id })?.status === 'active') rows.set({ session_id }, givenUp)
   })
   .on(ended, ({ session_id, performer_id, timestamp, data }, rows) => {
     const { started_at } = rows.get({ session_id: session_id as string }) as SessionRow
@@ -105,6 +134,9 @@ export type SessionRow = Row<typeof columns & AttributeColumns>
 type Sessions = Readable<typeof columns & AttributeColumns>
 
 type Damaged = ReadonlyMap<string, string>
+
+const isDamaged = (damaged: Damaged, { user_id, session_id }: Pick<SessionRow, 'user_id' | 'session_id'>) =>
+  damaged.has(sessionLog(user_id, session_id))
 
 /** Whose session it is of which nothing can be told, because its log is damaged from its first line on. */
 function ownerOfLost(damaged: Damaged, session_id: string): string | undefined {
@@ -136,12 +168,15 @@ function knownSession({ read, damaged }: Pick<Asked<unknown, never>, 'read' | 'd
 /** Its row, or a refusal where its log tells nothing of it any more. */
 function rowOf({ row }: Known): SessionRow {
   if (row) return row
-  throw new Refusal(
+  throw damagedSession(' from its first line on')
+}
+
+const damagedSession = (where: string) =>
+  new Refusal(
     'unavailable',
     'log-damaged',
-    'The log of this session is damaged from its first line on. The operator can find out more with sessile verify.',
+    `The log of this session is damaged${where}. The operator can find out more with sessile verify.`,
   )
-}
 
 /** The session, if the caller may see it; refuses where there is none, or where nothing can be told of it. */
 export function shownSession(
@@ -193,6 +228,10 @@ function highestOf(user_id: string, rows: Sessions, damaged: ReadonlyMap<string,
   return Math.max(number('max(session_number)'), lost > 0 ? number('count(*)') + lost : 0)
 }
 
+/** The session of an exclusive kind that is in the way of another one. */
+export const activeOf = (rows: Sessions, user_id: string, kind: string): SessionRow | undefined =>
+  rows.find("WHERE user_id = ? AND kind = ? AND status = 'active' AND exclusive = 1", user_id, kind)[0]
+
 const start = command({
   at: 'POST /session_manager/sessions.start',
   does: 'Start a session. The server gives it its id, its number and its time.',
@@ -210,14 +249,20 @@ const start = command({
   decide: ({ input, read, ulid, damaged, refuse }) => {
     const { source: _, user_id, performer_id, kind, ...given } = input
     const { exclusive, defaults } = rulesOf(kind)
-    const active =
-      exclusive && read(sessions).find("WHERE user_id = ? AND kind = ? AND status = 'active' AND exclusive = 1", user_id, kind)[0]
-    if (active) {
+    const active = exclusive ? activeOf(read(sessions), user_id, kind) : undefined
+    // Nothing more can be recorded in a damaged log: whether its session has ended or not, it is not going on.
+    const lost = active && isDamaged(damaged(), active)
+    if (active && !lost) {
       throw refuse('session-already-active', `The user has an active ${kind} session.`, { session_id: active.session_id })
     }
     const session_number = highestOf(user_id, read(sessions), damaged()) + 1
-    return [started({ user_id, performer_id, session_id: `sess_${ulid()}` }, { kind, session_number, ...defaults, ...given })]
+    const owner = { user_id, performer_id, session_id: `sess_${ulid()}` }
+    return [
+      ...(lost ? [abandoned({ user_id, performer_id: 'system' }, { session_id: active.session_id })] : []),
+      started(owner, { kind, session_number, ...defaults, ...given }),
+    ]
   },
+  answer: (records) => flat(records.find(({ type }) => type === started.type) as Recorded),
 })
 
 const end = command({
@@ -249,7 +294,11 @@ const validate = query({
   read: ({ input: { user_id, session_id }, permit, ...on }) => {
     permit(user_id)
     const known = knownSession(on, session_id)
-    return { status: known?.user_id === user_id ? rowOf(known).status : 'invalid' }
+    if (known?.user_id !== user_id) return { status: 'invalid' }
+    const session = rowOf(known)
+    // Whether it has ended may stand where its log is damaged; that it goes on cannot be.
+    if (session.status === 'active' && isDamaged(on.damaged(), session)) throw damagedSession('')
+    return { status: session.status }
   },
 })
 
@@ -302,8 +351,8 @@ const closeOverdue: Chore = {
 
 export const sessionsFeature: Feature = {
   name: 'sessions',
-  events: [started, ended],
-  views: [sessions],
+  events: [started, ended, abandoned],
+  views: [abandonedSessions, sessions],
   commands: [start, end, close],
   queries: [validate],
   chores: [closeOverdue],

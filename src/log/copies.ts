@@ -378,7 +378,7 @@ function twice<T>(work: () => T): T {
 }
 
 /** What these lines are for each of their logs, which lie in it without a gap. */
-export function piecesOf(lines: Iterable<JournalLine>): Map<string, { offset: number; bytes: Buffer }> {
+function piecesOf(lines: Iterable<JournalLine>): Map<string, { offset: number; bytes: Buffer }> {
   const own = new Map<string, { offset: number; pieces: Buffer[] }>()
   for (const { log, offset, bytes } of lines) {
     const known = own.get(log)

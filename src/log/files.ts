@@ -126,10 +126,6 @@ export class FileLog implements Log {
     return this.#journal.since(lsn)
   }
 
-  damage(log: string): string | undefined {
-    return this.#copies.damaged.get(log)
-  }
-
   get damaged(): ReadonlyMap<string, string> {
     return this.#copies.damaged
   }

@@ -5,6 +5,7 @@ import type { Between, JournalLine, Line, Log } from '../core/log.ts'
 export class MemoryLog implements Log {
   readonly journal = 'memory'
   readonly due = false
+  readonly damaged: ReadonlyMap<string, string> = new Map()
   #lines: JournalLine[] = []
   readonly #logs = new Map<string, Buffer[]>()
   #dropped = 0
@@ -48,10 +49,6 @@ export class MemoryLog implements Log {
   since(lsn: number): JournalLine[] | undefined {
     if (lsn > this.lsn || lsn < this.#dropped) return undefined
     return this.#lines.slice(lsn - this.#dropped)
-  }
-
-  damage(): string | undefined {
-    return undefined
   }
 
   names(): Iterable<string> {

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { JournalLine } from '../core/log.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import { readAnyway } from './anyway.ts'
-import { asideIn } from './aside.ts'
+import { asideIn, quarantineOf } from './aside.ts'
 import { codeOf } from './disk.ts'
 import { type Frame, HEADER, type Header, isSegment, lastByte, marks, nameOf, readFrame, readHeader, seedOf } from './frame.ts'
 
@@ -96,7 +96,7 @@ function siftOnce(folder: string, acknowledged: Acknowledged | undefined): Sifte
     segments,
     leftovers: leftovers.map((name) => join(folder, name)),
     missing: segments.flatMap((segment, i) => missingAfter(segment, segments[i + 1])),
-    quarantine: namesIn(join(folder, 'quarantine')).map((name) => quarantined(join(folder, 'quarantine'), name)),
+    quarantine: namesIn(quarantineOf(folder)).map((name) => quarantined(quarantineOf(folder), name)),
   }
 }
 
