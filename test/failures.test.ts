@@ -4,13 +4,19 @@
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { openLog, openRecorder } from '../src/app.ts'
+import type { Command } from '../src/core/command.ts'
 import { SyncFailed } from '../src/core/log.ts'
+import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
+import { Views } from '../src/core/views.ts'
+import { features } from '../src/features/index.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
 import {
   cli,
+  configOf,
   crashedCopy,
   type Json,
   linesIn,
@@ -133,6 +139,44 @@ describe('views that fail', () => {
     await eventually(() => running.admin.start({ user_id: 'bob' }), 201)
     expect(existsSync(room)).toBe(true)
     await sound(running)
+  })
+
+  it('on a disk that stays full are tried again ever more seldom, and at once when there is room', async () => {
+    let full = false
+    const disk: Disk = { ...realDisk, keepRoom: (path, bytes) => !full && realDisk.keepRoom?.(path, bytes) === true }
+    const config = configOf(makeHome())
+    const log = openLog({ config, disk })
+    const sessile = await openRecorder(log, { config })
+    const start = (user_id: string) =>
+      sessile.perform(features.commands.find(({ at }) => at?.endsWith('sessions.start')) as Command, {
+        body: { user_id, performer_id: 'device-7' },
+        caller: system,
+      })
+    await start('ada')
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    const pass = async (seconds: number) => {
+      for (let passed = 0; passed < seconds; passed += 0.25) {
+        await vi.advanceTimersByTimeAsync(250)
+        await sessile.recorder.between(() => {})
+      }
+    }
+    try {
+      full = true
+      failNext(/^COMMIT$/, 'SQLITE_FULL', { undone: true, times: Number.POSITIVE_INFINITY })
+      const opened = vi.spyOn(Views, 'open')
+      await expect(sessile.recorder.settled()).rejects.toMatchObject({ reason: 'not-recorded' })
+      await pass(3600)
+      // Each time without the room that is kept for them, and with it.
+      expect(opened.mock.calls.length).toBeGreaterThan(2 * 60)
+      expect(opened.mock.calls.length).toBeLessThan(2 * 80)
+      vi.restoreAllMocks()
+      full = false
+      await pass(1)
+      await expect(start('bob')).resolves.toMatchObject({ session_number: 1 })
+    } finally {
+      vi.useRealTimers()
+      await sessile.recorder.close()
+    }
   })
 
   it('in the pages behind the keys or the sessions, are rebuilt at the start without being asked', async () => {

@@ -52,6 +52,8 @@ export interface Log extends Shelf {
   since(lsn: number): Iterable<JournalLine> | undefined
   /** The disk is too full for the views: gives up the room that was kept for them, and takes no lines until it is there again. */
   giveRoom(): void
+  /** Is the room there that is kept for the views? Where it was given up it is made again as soon as that can be. */
+  readonly roomy: boolean
   /** Throws where another recorder has taken the data over: what is known here may be old, and nothing may be changed. */
   assertOurs(): void
   /** The logs that take no more lines, and why. */

@@ -9,6 +9,7 @@
 // A refusal undoes its own savepoint. A failed write undoes the batch, and everybody in it is told: nothing changed.
 // A failed sync is the end of this process: what the disk holds is unknown until the log is read again.
 
+import { tryAgain } from './again.ts'
 import { answer } from './answering.ts'
 import { Beside } from './beside.ts'
 import { bounds } from './bounds.ts'
@@ -34,7 +35,6 @@ export interface Parts extends Grounds {
 const MOST_BYTES = 4 * 1024 * 1024
 const MOST_WAITING = 16_384
 const COMMIT_AFTER_MS = 100
-const RESTORE_AFTER_MS = 500
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
 /** So few wait for the sync that is under way rather than be written by themselves. */
@@ -265,18 +265,14 @@ export class Recorder {
       clearTimeout(this.#timer)
       this.#timer = undefined
       if (this.#closed) return
-      try {
-        const views = await this.#parts.restore(distrust)
-        this.#deciding.views.close()
-        this.#deciding.views = views
-        this.#stalled = undefined
-        this.#parts.report('the views are back')
-      } catch (error) {
-        this.#parts.report('the views could not be brought back yet', { error: (error as Error).message })
-        setTimeout(() => void this.between(attempt), RESTORE_AFTER_MS).unref()
-      }
+      const views = await this.#parts.restore(distrust)
+      this.#deciding.views.close()
+      this.#deciding.views = views
+      this.#stalled = undefined
+      this.#parts.report('the views are back')
     }
-    void this.between(attempt)
+    const failed = (error: Error) => this.#parts.report('the views could not be brought back yet', { error: error.message })
+    void tryAgain(() => this.between(attempt), { failed, roomy: () => this.#log.roomy })
   }
 
   /** A reader found the views damaged: they are rebuilt, and reads and writes wait until they are. */

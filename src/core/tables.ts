@@ -18,7 +18,7 @@ import {
 // From Node 24.19 on, the process aborts when a connection or a statement of better-sqlite3 12 is collected as garbage
 // outside of JavaScript (nodejs/node#65446). Version 13 is free of that, and does not run on Node 20. So none is ever
 // garbage: connections and statements are kept until the process ends. There are a few dozen, and as many more for each
-// rebuild. For the same reason nothing here calls `pragma()` or `iterate()`, which make objects of their own.
+// rebuild, and each time the views are brought back: where that fails it is tried ever more seldom. For the same reason nothing here calls `pragma()` or `iterate()`, which make objects of their own.
 const kept: object[] = []
 const ROWS_AT_ONCE = 1000
 

@@ -91,13 +91,17 @@ export class FileLog implements Log {
     this.#lock.assertOurs()
   }
 
+  get roomy(): boolean {
+    return this.#room.kept
+  }
+
   giveRoom(): void {
     this.#room.give()
   }
 
   write(lines: readonly Line[]): void {
     if (this.#copies.crowded) throw this.#copies.crowded
-    if (!this.#room.kept) throw new NotWritten('the disk is full', true)
+    if (!this.roomy) throw new NotWritten('the disk is full', true)
     this.#copies.expect(lines)
     try {
       this.#written.push({ lines, printed: this.#journal.write(lines) })

@@ -5,6 +5,7 @@ import type { Between, JournalLine, Line, Log } from '../core/log.ts'
 export class MemoryLog implements Log {
   readonly journal = 'memory'
   readonly due = false
+  readonly roomy = true
   readonly damaged: ReadonlyMap<string, string> = new Map()
   #lines: JournalLine[] = []
   readonly #logs = new Map<string, Buffer[]>()
