@@ -435,6 +435,35 @@ describe('a file that the disk has lost for good', () => {
   })
 })
 
+describe('a start on a full disk', () => {
+  it('takes the room that was kept: it serves what there is, and records when there is as much again', async () => {
+    const first = await run()
+    const { session_id } = (await first.admin.start()).body
+    await first.admin.append(session_id, said('one'))
+    const home = crashedCopy(first.home)
+    const room = join(journalOf(home), 'room')
+    let full = true
+    const disk = new FailingDisk()
+    // What is kept is all there is.
+    const onFullDisk: Disk = Object.assign(disk, {
+      keepRoom: (path: string, bytes: number) => !full && realDisk.keepRoom?.(path, bytes) === true,
+    })
+    const write = disk.write.bind(disk)
+    disk.write = (fd, bytes, position) => {
+      if (full && existsSync(room)) throw Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC', syscall: 'write' })
+      return write(fd, bytes, position)
+    }
+    const running = await run(home, {}, undefined, { disk: onFullDisk })
+    expect(existsSync(room)).toBe(false)
+    expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript).toHaveLength(1)
+    await refused(running, () => running.admin.append(session_id, said('two')), 507, 'not-recorded')
+    full = false
+    await eventually(() => running.admin.append(session_id, said('two')), 201)
+    expect(existsSync(room)).toBe(true)
+    await sound(running)
+  })
+})
+
 describe('a log that is found damaged', () => {
   it('has what was copied to its file before synced before the journal goes', async () => {
     const { running, disk } = await runOnFailingDisk()

@@ -11,7 +11,7 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, wri
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, type Client, cli, later, said, serveApart } from './harness.ts'
+import { type Client, cli, later, said, serveApart } from './harness.ts'
 import { audit, begun, Ledger, work } from './ledger.ts'
 import { type Call, callsOf, needs, ONE_THREAD, pathIn, strace } from './strace.ts'
 
@@ -560,23 +560,31 @@ describe('a full disk', () => {
   )
 
   it(
-    'is not harmed by a checkpoint, and a start on it says plainly what is wrong or serves',
+    'is not harmed by a checkpoint, and a start on it serves: it reads, refuses with 507, and records when there is space',
     async () => {
       const home = smallDisk(12)
       cpSync(join(folder, 'template'), home, { recursive: true })
       const ledger = Ledger.after(template.ledger)
       const apart = await serveApart(home)
       await work(apart.admin, ledger)
-      const free = fill(home)
+      fill(home)
       await ledger.append(apart.admin, 'e-1', ledger.sessions[0] as string, ['e one'])
       apart.child.kill('SIGTERM')
       expect(await apart.ended).toBe(0)
-      fill(home)
-      const second = await cli(home, ['serve'], { SESSILE_PORT: '0', SESSILE_ADMIN_KEY: ADMIN })
-      expect(second.code).toBe(5)
-      expect(second.err).toMatch(/^sessile: .*(no space left|full)/im)
-      expect(second.err).not.toMatch(/^ {4}at /m)
-      free()
+      for (const views of ['kept', 'gone']) {
+        if (views === 'gone') rmSync(join(home, 'projections'), { recursive: true })
+        const free = fill(home)
+        const again = await serveApart(home)
+        const session = ledger.sessions[0] as string
+        expect((await again.admin.get(`/api/v1/sessions/${session}`)).status).toBe(200)
+        expect((await again.admin.get('/api/v1/users/ada/sessions')).body.sessions).toHaveLength(1)
+        await ledger.append(again.admin, `full-views-${views}`, session, [`${views} ${LONG}`])
+        expect(ledger.asked.at(-1)).toMatchObject({ outcome: 'refused', answer: { status: 507, reason: 'not-recorded' } })
+        free()
+        await expect.poll(async () => (await again.admin.append(session, [said('room again')])).status).toBe(201)
+        again.child.kill('SIGTERM')
+        expect(await again.ended).toBe(0)
+      }
       expect(await audit(home, ledger)).toEqual([])
     },
     HOURS,

@@ -35,6 +35,7 @@ export class FileLog implements Log {
 
   private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf, room: Room) {
     this.#room = room
+    void room.kept // From the first moment on, where that can be.
     this.#lock = lock
     this.#journal = journal
     this.#copies = copies
@@ -49,17 +50,20 @@ export class FileLog implements Log {
     const home = realHome(named)
     const folder = journalOf(home)
     bare.makeFolder(folder)
-    const lock = Lock.take({ disk: bare, home, journal: folder, now: now(), over: takeOver, lost })
-    const disk = fenced(bare, () => lock.assertOurs())
+    let held: Lock | undefined
+    const disk = fenced(bare, () => held?.assertOurs())
+    const room = new Room(disk, join(folder, 'room'))
+    const lock = Lock.take({ disk: bare, home, journal: folder, now: now(), over: takeOver, spend: room.spend, lost })
+    held = lock
     try {
       const files = new FileShelf(home, { disk })
-      const { journal, survived } = Journal.open(disk, folder, report)
+      const { journal, survived } = room.spend(() => Journal.open(disk, folder, report))
       disk.syncFolderNow(logsOf(home))
       disk.syncFolderNow(home)
       const copies = new Copies(endingAtSyncs(disk, lost), home, folder, files, report)
-      copies.redo(survived)
+      room.spend(() => copies.redo(survived))
       if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
-      return new FileLog(lock, journal, copies, files, new Room(disk, join(folder, 'room')))
+      return new FileLog(lock, journal, copies, files, room)
     } catch (error) {
       lock.release()
       throw error

@@ -71,6 +71,8 @@ export interface Taking {
   now: number
   /** The holder whose lock may be put aside although it is held. */
   over?: InTheWay | undefined
+  /** Does what must be done, however full the disk is. */
+  spend?: (work: () => void) => void
   /** Called once when another process is found to have taken over. */
   lost?: (error: Error) => void
 }
@@ -80,14 +82,16 @@ export class Lock {
   readonly #disk: Disk
   readonly #journal: string
   readonly #lost: (error: Error) => void
+  readonly #spend: (work: () => void) => void
   #holder: Holder
   #over: TakenOver | undefined
 
-  private constructor(hold: Hold, { disk, journal, now, lost = () => {} }: Taking) {
+  private constructor(hold: Hold, { disk, journal, now, lost = () => {}, spend = (work) => work() }: Taking) {
     this.#hold = hold
     this.#disk = disk
     this.#journal = journal
     this.#lost = lost
+    this.#spend = spend
     this.#holder = { pid: process.pid, since: new Date(now).toISOString() }
   }
 
@@ -128,11 +132,13 @@ export class Lock {
   #write(): void {
     this.assertOurs()
     const text = Buffer.from(`${JSON.stringify(this.#holder)}\n`)
-    withFile(this.#disk, `${note(this.#journal)}.new`, true, (fd) => {
-      this.#disk.truncate(fd, 0)
-      writeAll(this.#disk, fd, text, 0)
+    this.#spend(() => {
+      withFile(this.#disk, `${note(this.#journal)}.new`, true, (fd) => {
+        this.#disk.truncate(fd, 0)
+        writeAll(this.#disk, fd, text, 0)
+      })
+      this.#disk.rename(`${note(this.#journal)}.new`, note(this.#journal))
     })
-    this.#disk.rename(`${note(this.#journal)}.new`, note(this.#journal))
   }
 
   release(): void {

@@ -1,28 +1,29 @@
 // Room kept on the disk for the day it is full. What was acknowledged must still get into the views then, or nobody could
-// read it: so this room is given up to them, and nothing more is recorded until the disk has as much again.
+// read it, and a start must be able to begin: so this room is given up to them, and nothing more is recorded until the disk
+// has as much again.
 
 import { bounds } from '../core/bounds.ts'
 import type { Disk } from './disk.ts'
+import { isFull } from './journal.ts'
 
 const AGAIN_MS = 250
 
 export class Room {
   readonly #disk: Disk
   readonly #path: string
-  #kept: boolean
-  #tried = 0
+  #kept = false
+  #tried = Number.NEGATIVE_INFINITY
 
   constructor(disk: Disk, path: string) {
     this.#disk = disk
     this.#path = path
-    this.#kept = this.#make()
   }
 
-  /** Is it there? Where it was given up it is made again as soon as that can be. */
+  /** Is it there? Where it is not, it is made as soon as that can be. */
   get kept(): boolean {
     if (!this.#kept && performance.now() - this.#tried > AGAIN_MS) {
       this.#tried = performance.now()
-      this.#kept = this.#make()
+      this.#kept = this.#disk.keepRoom?.(this.#path, bounds.room) ?? true
     }
     return this.#kept
   }
@@ -33,7 +34,14 @@ export class Room {
     this.#tried = performance.now()
   }
 
-  #make(): boolean {
-    return this.#disk.keepRoom?.(this.#path, bounds.room) ?? true
+  /** Does what nothing can go on without: where the disk is too full for it, once more with what was kept. */
+  readonly spend = <T>(work: () => T): T => {
+    try {
+      return work()
+    } catch (error) {
+      if (!isFull(error)) throw error
+      this.give()
+      return work()
+    }
   }
 }
