@@ -20,12 +20,12 @@ export function filesOf(home: string): Files {
   return new Map(names.map((file) => [file, readFileSync(join(home, file))]))
 }
 
-/** A new data directory with these files. */
+/** A new data directory with these files, which nobody else may read, as it makes them itself. */
 export function homeWith(files: Files): string {
   const home = makeHome()
   for (const [file, bytes] of files) {
-    mkdirSync(dirname(join(home, file)), { recursive: true })
-    writeFileSync(join(home, file), bytes)
+    mkdirSync(dirname(join(home, file)), { recursive: true, mode: 0o700 })
+    writeFileSync(join(home, file), bytes, { mode: 0o600 })
   }
   return home
 }
