@@ -152,21 +152,22 @@ describe('the limit of an address', () => {
     const { knownCallers, sharedQuotas } = bounds
     later(() => void Object.assign(bounds, { knownCallers, sharedQuotas }))
     Object.assign(bounds, { knownCallers: 40, sharedQuotas: 3 })
-    const { anyone, clock } = await limited({ SESSILE_LIMIT_REQUESTS: '1', SESSILE_TRUSTED_PROXIES: '127.0.0.1' })
+    const { anyone, clock } = await limited({ SESSILE_LIMIT_REQUESTS: '2', SESSILE_TRUSTED_PROXIES: '127.0.0.1' })
     const ask = async (i: number) => (await anyone.get('/nowhere', by(`203.0.113.${i}`))).status
     const crowd = async (from: number, to: number) => {
       const statuses: number[] = []
       for (let i = from; i < to; i++) statuses.push(await ask(i))
       return statuses.filter((status) => status === 404).length
     }
-    clock.pass(30)
+    clock.pass(50)
     expect(await crowd(0, 40)).toBe(40)
-    expect(await crowd(40, 140)).toBe(3)
+    expect(await crowd(40, 140)).toBe(3 * 2)
+    expect(await crowd(0, 40)).toBe(40)
     expect(await crowd(0, 40)).toBe(0)
-    // Who was there in the last minute is known in the next.
-    clock.pass(31)
+    // Who was there in one minute is known in the next.
+    clock.pass(11)
     expect(await crowd(0, 40)).toBe(0)
-    clock.pass(61)
+    clock.pass(120)
     expect(await crowd(100, 140)).toBe(40)
   })
 })
