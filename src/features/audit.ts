@@ -74,8 +74,9 @@ export const audit = view('audit', 'Every answer to a question and every refusal
 
 type Told = z.infer<z.ZodObject<typeof about>>
 
-/** Times sort before places, which are as many digits long as a log can have lines. */
-const auditIdOf = ({ timestamp, seq }: Recorded) => `${timestamp} ${String(seq).padStart(12, '0')}`
+/** Times sort before places, which are as many digits long as a log can have lines; parts of a day have the same places. */
+const auditIdOf = ({ timestamp, seq, record_id }: Recorded) =>
+  `${timestamp} ${String(seq).padStart(12, '0')}-${record_id.slice(0, 8)}`
 
 const rowOf = (record: Recorded<Told>) => ({
   audit_id: auditIdOf(record),
