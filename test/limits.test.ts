@@ -302,6 +302,10 @@ describe('attempts to sign in', () => {
     const stolen = () =>
       ada.post('/api/v1/account/password', { password: WRONG, new_password: 'a new one of fifteen letters' }, by(here()))
     expect(await statusesOf(6, stolen)).toEqual([...Array(5).fill(403), 429])
+    const bob = await running.admin.account()
+    expect((await bob.post('/api/v1/account/totp', { password: PASSWORD }, by('203.0.113.4'))).status).toBe(201)
+    const code = () => bob.post('/api/v1/account/totp/confirm', { code: '000000' }, by('203.0.113.4'))
+    expect(await statusesOf(6, code)).toEqual([...Array(5).fill(403), 429])
     const guess = (i: number) =>
       running.anyone.post('/api/v1/invitations/accept', { token: `guess-${i}`, password: PASSWORD }, by('203.0.113.2'))
     let i = 0

@@ -139,9 +139,9 @@ const aboutOf = (account_id: string) => `totp ${account_id}`
 const appOf = (secret: string, label = '') =>
   new TOTP({ issuer: 'Sessile', label, algorithm: 'SHA1', digits: 6, period: PERIOD_MS / 1000, secret: Secret.fromBase32(secret) })
 
-/** Letters and digits that nobody takes for one another; 80 bits. */
+/** Letters and digits that nobody takes for one another; 120 bits, of which a plain digest tells nothing. */
 function recoveryCode(secret: string): string {
-  const bytes = Uint8Array.from(Buffer.from(secret, 'base64url').subarray(0, 10))
+  const bytes = Uint8Array.from(Buffer.from(secret, 'base64url').subarray(0, 15))
   return (new Secret({ buffer: bytes.buffer }).base32.toLowerCase().match(/.{4}/g) ?? []).join('-')
 }
 
