@@ -119,10 +119,11 @@ export async function makeScene(): Promise<Scene> {
   await admin.append(bobs, said('hello', { user_id: 'bob' }))
   const active = await started(device, { kind: 'voice' })
   await device.append(active, said('four'))
+  running.sessile.log.settle()
+  // Before anybody reads: what is recorded of that would be the last in the journal.
+  const crashed = filesOf(crashedCopy(running.home))
   const truth = await tell(running, { ended, active, bobs })
   truth.twice = await twice(admin, ended)
-  running.sessile.log.settle()
-  const crashed = filesOf(crashedCopy(running.home))
   await running.stop()
   const [segment] = [...crashed.keys()].filter((file) => file.endsWith('.wal'))
   return {
