@@ -50,6 +50,8 @@ describe('a second factor', () => {
     const code = new TOTP({ secret: body.secret }).generate({ timestamp: clock.now() })
     const confirmed = await ada.post('/api/v1/account/totp/confirm', { code })
     expect(new Set(confirmed.body.recovery_codes).size).toBe(10)
+    // Each is 24 letters and digits of 32.
+    for (const one of confirmed.body.recovery_codes) expect(one).toMatch(/^(?:[a-z2-7]{4}-){5}[a-z2-7]{4}$/)
     expect((await ada.get('/api/v1/account')).body.second_factor).toBe(true)
     const again = () => running.anyone.post('/api/v1/sign-in', { name: ada.name, password: PASSWORD })
     await refused(running, again, 401, 'second-factor-required')
@@ -120,6 +122,15 @@ describe('a second factor', () => {
     expect((await running.admin.post('/api/v1/accounts/ada/totp/remove', {})).status).toBe(200)
     await refused(running, () => running.admin.post('/api/v1/accounts/ada/totp/remove', {}), 404, 'factor-not-found')
     expect((await signIn(running, phone)).status).toBe(201)
+  })
+
+  it('is asked for as well after an admin has invited its owner anew, who forgot the password', async () => {
+    const { running, phone } = await begun()
+    const { body } = await running.admin.post('/api/v1/accounts/ada/invite', {})
+    const accept = { token: body.token, password: PASSWORD }
+    expect((await running.anyone.post('/api/v1/invitations/accept', accept)).status).toBe(200)
+    await refused(running, () => signIn(running, phone), 401, 'second-factor-required')
+    expect((await signIn(running, phone, phone.code())).status).toBe(201)
   })
 
   it('holds after a restart, and stands in no log in a form that anybody could use', async () => {

@@ -1,9 +1,10 @@
 import { createHmac } from 'node:crypto'
+import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Browser } from './browser.ts'
 import { settingsOf } from './config.ts'
-import { type Json, linesIn, type Reply, type Running, refused, run } from './harness.ts'
+import { type Json, later, linesIn, type Reply, type Running, refused, run } from './harness.ts'
 import { type IdentityProvider, identityProvider, type Person, type Twist } from './provider.ts'
 
 const ada: Person = { sub: 'subject-1', email: 'Ada@sessile.example', email_verified: true }
@@ -154,6 +155,33 @@ describe('an outside identity', () => {
       clientSecret: undefined,
       redirect: 'http://127.0.0.1/welcome',
     }
+    const running = await run(undefined, { settings: settingsOf({ identity }) })
+    await refused(running, () => running.anyone.post('/api/v1/identity/begin', {}), 503, 'identity-unavailable')
+  })
+})
+
+describe('an identity provider', () => {
+  const elsewhere = 'https://elsewhere.example'
+  it.each([
+    ['that is somebody else by its own account', { issuer: elsewhere }, {}],
+    ['that sends us somewhere else', {}, { location: `${elsewhere}/.well-known/openid-configuration` }],
+  ])('%s is not asked', async (_, told, headers) => {
+    const server = createServer((_, reply) => {
+      const { port } = server.address() as { port: number }
+      const mine = `http://127.0.0.1:${port}`
+      const about = {
+        issuer: mine,
+        authorization_endpoint: `${mine}/a`,
+        token_endpoint: `${mine}/t`,
+        jwks_uri: `${mine}/k`,
+        ...told,
+      }
+      reply.writeHead('location' in headers ? 302 : 200, headers).end(JSON.stringify(about))
+    })
+    later(() => void server.close())
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const issuer = `http://127.0.0.1:${(server.address() as { port: number }).port}`
+    const identity = { issuer, clientId: 'sessile', clientSecret: undefined, redirect: 'http://127.0.0.1/welcome' }
     const running = await run(undefined, { settings: settingsOf({ identity }) })
     await refused(running, () => running.anyone.post('/api/v1/identity/begin', {}), 503, 'identity-unavailable')
   })
