@@ -89,12 +89,15 @@ export async function openRecorder(
     restore: bringBack,
     fatal,
   })
-  const vault = new Secrets(config.home, config.reached.url ?? `http://${config.host}:${config.port}`)
+  const vault = secretsOf(config)
   const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed, vault })
   // What fell due while nobody was running is done before anybody is let in.
   await whenWell(sessile, () => sessile.doChores())
   return sessile
 }
+
+/** The secrets of a data directory; tokens are good under its address alone. */
+export const secretsOf = ({ home, reached, host, port }: Config) => new Secrets(home, reached.url ?? `http://${host}:${port}`)
 
 const endProcess = (logger: Logger) => (error: Error) => {
   const over = error instanceof TakenOver
@@ -150,7 +153,8 @@ export async function serve(opening: Opening): Promise<Serving> {
     operator = digest(log.announce(url))
     sessile = await openRecorder(log, opening, log.tookOver ? 'a process that was taken over may still have them open' : undefined)
     const ready = sessile
-    await ready.vault.ready(ready.source.now())
+    // On a full disk they are made when there is room; until then nobody signs in who was not.
+    await ready.vault.ready(ready.source.now()).catch(unless('not-recorded'))
     const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
@@ -242,6 +246,8 @@ const operations: DoorParts['operate'] = {
     await sessile.recorder.settle()
     return { settled: true }
   },
+  'secrets.list': async ({ vault, source }) => ({ keys: await vault.list(source.now()) }),
+  'secrets.rotate': async ({ vault, source }) => ({ keys: await vault.rotate(source.now()) }),
   'backup.begins': async ({ recorder, log }) => {
     const until = new Date(await recorder.moment()).toISOString()
     // Step by step: nobody's answer waits for all the files there are.

@@ -1,6 +1,7 @@
 // The command line: one verb a file. Data goes to stdout, everything else to stderr; the exit code says how it went.
 
 import { dirname, resolve } from 'node:path'
+import { accountsVerb } from './cli/accounts.ts'
 import { backupVerb } from './cli/backup.ts'
 import { catVerb } from './cli/cat.ts'
 import { doctorVerb } from './cli/doctor.ts'
@@ -10,6 +11,7 @@ import { rebuildVerb } from './cli/rebuild.ts'
 import { recoverVerb } from './cli/recover.ts'
 import { replayVerb } from './cli/replay.ts'
 import { restoreVerb } from './cli/restore.ts'
+import { secretsVerb } from './cli/secrets.ts'
 import { serveVerb } from './cli/serve.ts'
 import { exit, parse, put, say, Usage, type Verb } from './cli/verb.ts'
 import { verifyVerb } from './cli/verify.ts'
@@ -26,6 +28,8 @@ import { projectionOf } from './log/shelf.ts'
 const verbs: Record<string, Verb> = {
   serve: serveVerb,
   keys: keysVerb,
+  accounts: accountsVerb,
+  secrets: secretsVerb,
   info: infoVerb,
   cat: catVerb,
   verify: verifyVerb,

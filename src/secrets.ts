@@ -19,7 +19,8 @@ import { join } from 'node:path'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
 import { ulid } from 'ulid'
 import { BadConfig } from './config.ts'
-import type { Claims, TokenKind, Vault } from './core/vault.ts'
+import { notRecorded } from './core/errors.ts'
+import type { Claims, ShownKey, TokenKind, Vault } from './core/vault.ts'
 
 /** The one algorithm of our tokens: whatever a token says of itself, it is checked by this one. */
 const ALGORITHM = 'ES256'
@@ -40,15 +41,6 @@ interface Kept {
   kid: string
   made_at: string
   jwk: JWK
-}
-
-/** What may be told of a key. */
-export interface ShownKey {
-  kid: string
-  made_at: string
-  /** It signs new tokens, or only checks old ones until then, or seals. */
-  use: 'signs' | 'checks' | 'seals'
-  until: string | null
 }
 
 export class Secrets implements Vault {
@@ -134,7 +126,6 @@ export class Secrets implements Vault {
     return signingKey(kept)
   }
 
-  /** A new key signs from now on; the older ones check what they have signed until it has run out, and then go. */
   async rotate(now: number): Promise<ShownKey[]> {
     const keys = await this.#keys(now)
     const made = await this.#makeKey(Math.max(now, (keys[0] as SigningKey).made_at + 1))
@@ -216,12 +207,17 @@ export class Secrets implements Vault {
   #write(name: string, value: unknown): void {
     const path = join(this.#folder, name)
     const part = `${path}.part`
-    rmSync(part, { force: true })
-    writeFileSync(part, `${JSON.stringify(value)}\n`, { flag: 'wx', mode: 0o600, flush: true })
-    renameSync(part, path)
-    const folder = openSync(this.#folder, 'r')
-    fsyncSync(folder)
-    closeSync(folder)
+    try {
+      rmSync(part, { force: true })
+      writeFileSync(part, `${JSON.stringify(value)}\n`, { flag: 'wx', mode: 0o600, flush: true })
+      renameSync(part, path)
+      const folder = openSync(this.#folder, 'r')
+      fsyncSync(folder)
+      closeSync(folder)
+    } catch (error) {
+      const { message, code } = error as NodeJS.ErrnoException
+      throw notRecorded(`a key could not be kept: ${message}`, code === 'ENOSPC')
+    }
   }
 }
 

@@ -768,7 +768,7 @@ describe('sessile', () => {
       cli(home, ['replay', '--speed', '0', '--help']),
     ])
     expect(help).toEqual({ code: 0, out: expect.stringContaining('Exit codes:'), err: '' })
-    for (const verb of ['serve', 'keys', 'info', 'cat', 'verify', 'rebuild', 'replay']) {
+    for (const verb of ['serve', 'keys', 'accounts', 'secrets', 'info', 'cat', 'verify', 'rebuild', 'replay']) {
       expect(help.out).toMatch(new RegExp(`^ {2}${verb} +[A-Z].*\\.$`, 'm'))
     }
     expect(option).toEqual(help)

@@ -1,15 +1,8 @@
 // Makes, lists and revokes keys, whether or not a recorder is running.
 
 import type { Config } from '../config.ts'
-import { features } from '../features/index.ts'
-import { needData, reach } from './reach.ts'
+import { at, needData, reach } from './reach.ts'
 import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from './verb.ts'
-
-const at = (route: string) => {
-  const found = features.commands.find((command) => command.at === route) ?? features.queries.find((query) => query.at === route)
-  if (!found) throw new Error(`no feature answers ${route}`)
-  return found
-}
 
 interface Shown {
   key_id: string

@@ -8,6 +8,7 @@ import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
 import type { Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
+import { features } from '../features/index.ts'
 import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
 import { say } from './verb.ts'
@@ -93,6 +94,13 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
 const inWords = (reason: string, detail: string, faults: Fault[] = []) =>
   new Refusal('refused', reason, [detail, ...faults.map(({ path, message }) => `${path}: ${message}`)].join(' '))
 
+/** What answers at this route. */
+export function at(route: string): Command | Query {
+  const found = features.commands.find((command) => command.at === route) ?? features.queries.find((query) => query.at === route)
+  if (!found) throw new Error(`no feature answers ${route}`)
+  return found
+}
+
 /** Performs a command or asks a query, wherever the recorder is. */
 export async function reach(config: Config, what: Command | Query, input: Record<string, unknown>): Promise<unknown> {
   const running = holder(config)
@@ -103,7 +111,11 @@ export async function reach(config: Config, what: Command | Query, input: Record
     delete rest[name]
     return encodeURIComponent(String(value))
   })
-  if (running) return askHolder(config, running, method, path, method === 'GET' ? undefined : rest)
+  const asked = new URLSearchParams(rest as Record<string, string>).toString()
+  if (running)
+    return method === 'GET'
+      ? askHolder(config, running, method, asked === '' ? path : `${path}?${asked}`)
+      : askHolder(config, running, method, path, rest)
   const log = openLog({ config })
   const sessile = await openRecorder(log, { config })
   try {

@@ -11,6 +11,15 @@ export interface Claims {
   until: number
 }
 
+/** What may be told of a key. */
+export interface ShownKey {
+  kid: string
+  made_at: string
+  /** It signs new tokens, or only checks until then what it has signed, or seals. */
+  use: 'signs' | 'checks' | 'seals'
+  until: string | null
+}
+
 export interface Vault {
   /** Has the keys at hand; makes those that are missing. */
   ready(now: number): Promise<void>
@@ -21,4 +30,7 @@ export interface Vault {
   seal(text: string, about: string): string
   /** Undefined where it was not sealed here, or not about this. */
   unseal(sealed: string, about: string): string | undefined
+  /** A new key signs from now on; the older ones check what they have signed until it has run out, and then go. */
+  rotate(now: number): Promise<ShownKey[]>
+  list(now: number): Promise<ShownKey[]>
 }
