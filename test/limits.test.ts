@@ -95,6 +95,12 @@ describe('the limit of an address', () => {
     expect((await anyone.get('/api/v1/sessions')).status).toBe(401)
   })
 
+  it('counts whoever refreshes a sign-in, which is no attempt at a name', async () => {
+    const { anyone } = await limited({ SESSILE_LIMIT_REQUESTS: '3' })
+    const refresh = () => anyone.post('/api/v1/refresh', { refresh_token: 'not a token' })
+    expect(await statusesOf(4, refresh)).toEqual([401, 401, 401, 429])
+  })
+
   it('takes no word of anybody for where they are', async () => {
     const { anyone } = await limited({ SESSILE_LIMIT_REQUESTS: '2' })
     const statuses: number[] = []
