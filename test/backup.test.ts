@@ -117,6 +117,23 @@ describe('sessile backup', () => {
     expect(treeOf(to, 'logs/users')).toEqual(treeOf(running.home, 'logs/users'))
   })
 
+  it('keeps what is in the journal only of a log in whose place something else stands, and says so', async () => {
+    const running = await run()
+    const session = await talk(running.admin, 'ada', 'one', 'two')
+    running.sessile.log.settle()
+    const home = crashedCopy(running.home)
+    const whole = readFileSync(sessionFile(home, session))
+    rmSync(sessionFile(home, session))
+    mkdirSync(sessionFile(home, session))
+    const { to } = folders()
+    const { code, told } = await backup(home, to)
+    expect(code).toBe(1)
+    expect(told.findings).toEqual([
+      { name: `logs/users/ada/sessions/${session}.jsonl`, what: 'it is not a file: it was not saved' },
+    ])
+    expect(readFileSync(join(to, 'logs/.journal/quarantine', `users~ada~sessions~${session}@0.lines`))).toEqual(whole)
+  })
+
   it('refuses where the journal is damaged, since acknowledged records would be missing', async () => {
     const running = await run()
     const session = await talk(running.admin, 'ada', 'one', 'two')

@@ -218,6 +218,16 @@ const cases: Case[] = [
     finds: { check: 'log', level: 'lost', what: expect.stringContaining('differs from the journal at byte') },
   },
   {
+    what: 'a folder in the place of a log for which lines wait in the journal',
+    in: 'crashed',
+    harm: (home, { bob }) => {
+      rmSync(sessionFile(home, bob, 'bob'))
+      mkdirSync(sessionFile(home, bob, 'bob'))
+    },
+    code: 3,
+    finds: { check: 'log', level: 'lost', what: expect.stringContaining('something else stands where its file belongs') },
+  },
+  {
     what: 'acknowledged lines in the quarantine',
     in: 'stopped',
     harm: (home, { bob }) => quarantine(home, `users~bob~sessions~${bob}@5.lines`, 'what could not be placed\n'),

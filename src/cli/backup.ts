@@ -6,7 +6,7 @@ import { constants, setPriority } from 'node:os'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import type { Config } from '../config.ts'
 import { Refusal } from '../core/errors.ts'
-import { CrashedShelf } from '../log/crashed.ts'
+import { leftIn } from '../log/joined.ts'
 import { Held } from '../log/lock.ts'
 import { type Original, Restarted, save, type Told } from '../log/saving.ts'
 import { FileShelf, journalOf } from '../log/shelf.ts'
@@ -70,8 +70,8 @@ async function present(config: Config): Promise<Original & { until: string | und
   const { home } = config
   const running = holder(config)
   if (!running) {
-    const shelf = new CrashedShelf(home)
-    return { home, shelf, end: (log) => shelf.end(log), misfits: shelf.misfits, until: undefined }
+    const shelf = leftIn(home)
+    return { home, shelf, end: (log) => shelf.end(log), misfits: shelf.misfits(), until: undefined }
   }
   const { until } = (await askHolder(config, running, 'POST', '/operator/backup.begins', {}).catch((error) => {
     // Nobody answers, or somebody else holds the data now: it has just ended.

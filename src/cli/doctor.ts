@@ -68,11 +68,8 @@ async function examineOnce(config: Config, leastFree: number): Promise<Examined>
     const inventory = inventoryOf(home)
     // The views first, then the journal, then the files: lines go the other way round, so that none is missed between them.
     const journal = siftJournal(journalOf(home), acknowledgedIn(views))
-    const joined = new Joined(
-      home,
-      inventory.logs,
-      journal.segments.flatMap(({ lines }) => lines),
-    )
+    const lines = journal.segments.flatMap(({ lines }) => lines)
+    const joined = new Joined(home, { logs: inventory.logs, lines, anyway: true })
     const grounds: Grounds = { home, running: running !== undefined, inventory, journal, joined, views }
     const totals: Totals = { logs: 0, records: 0, bytes: 0, latest: 0 }
     const found: Found[] = []

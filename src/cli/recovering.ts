@@ -38,11 +38,8 @@ export function sourceOf(home: string, views: Glimpse | { why: string }): Source
   const inventory = inventoryOf(home)
   const mark = acknowledgedIn(views)
   const journal = siftJournal(journalOf(home), mark)
-  const joined = new Joined(
-    home,
-    inventory.logs,
-    journal.segments.flatMap(({ lines }) => lines),
-  )
+  const lines = journal.segments.flatMap(({ lines }) => lines)
+  const joined = new Joined(home, { logs: inventory.logs, lines, anyway: true })
   const own = journal.segments.find(({ header }) => header)?.header?.journal
   // Places in order mean something within one journal only.
   const { trailing, lsn } = mark && (own ?? mark.journal) === mark.journal ? mark : { trailing: 0, lsn: -1 }

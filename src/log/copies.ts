@@ -304,11 +304,8 @@ export class Copies {
 
   /** Why these bytes cannot be put at this offset: what the file holds there was left by neither Sessile nor a crash. */
   #mismatch(fd: number, offset: number, expected: Buffer): string | undefined {
-    const size = this.#disk.size(fd)
-    if (size < offset) return `its file ends at byte ${size}, and its next record begins at byte ${offset}`
-    if (size > offset + expected.length) return `its file has ${size - offset - expected.length} bytes that no record accounts for`
-    const foreign = firstForeign(readAll(this.#disk, fd, offset), expected)
-    return foreign < 0 ? undefined : `its file differs from the journal at byte ${offset + foreign}`
+    const length = wrongLength(this.#disk.size(fd), offset, offset + expected.length)
+    return length ?? foreignIn(readAll(this.#disk, fd, offset), offset, expected)
   }
 
   // --- checkpoints --------------------------------------------------------------------------------------------------
@@ -388,8 +385,15 @@ function piecesOf(lines: Iterable<JournalLine>): Map<string, { offset: number; b
   return new Map([...own].map(([log, { offset, pieces }]) => [log, { offset, bytes: Buffer.concat(pieces) }]))
 }
 
+/** Why a file of this size cannot have lines put from one place to another: it ends before them, or behind them. */
+export function wrongLength(size: number, from: number, to: number): string | undefined {
+  if (size < from) return `its file ends at byte ${size}, and its next record begins at byte ${from}`
+  return size > to ? `its file has ${size - to} bytes that no record accounts for` : undefined
+}
+
 /** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
-export function firstForeign(found: Buffer, expected: Buffer): number {
-  if (found.equals(expected.subarray(0, found.length))) return -1
-  return found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
+export function foreignIn(found: Buffer, offset: number, expected: Buffer): string | undefined {
+  if (found.equals(expected.subarray(0, found.length))) return undefined
+  const at = found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
+  return at < 0 ? undefined : `its file differs from the journal at byte ${offset + at}`
 }
