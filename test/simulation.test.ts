@@ -5,12 +5,47 @@
 //   node src/load.mjs test/simulated/main.ts SEED 1    one run again
 
 import { expect, it } from 'vitest'
+import { SyncFailed } from '../src/core/log.ts'
+import { FileLog } from '../src/log/files.ts'
+import { Chance } from './chance.ts'
+import { SimulatedDisk } from './simulated/disk.ts'
+import { Loop } from './simulated/loop.ts'
 import { simulate } from './simulated/run.ts'
 
 const CRASHES = 2000
 
 it('a simulation does the same each time it is run with the same seed', async () => {
   for (const seed of [1, 2, 3, 4]) expect(await simulate(seed)).toEqual(await simulate(seed))
+})
+
+it('what a failed sync of a file left in memory alone is written again by the next start, before the journal lets go of it', async () => {
+  const chance = new Chance(1)
+  const loop = new Loop(chance)
+  const disk = new SimulatedDisk(chance, loop)
+  disk.prepare('/data')
+  const waitFor = (work: Promise<void>) => loop.until(work, () => false)
+  const checkpoint = (log: FileLog, after: () => void) => {
+    const batches = async <T>(job: () => T) => {
+      const done = job()
+      after()
+      return done
+    }
+    return waitFor(log.checkpoint({ batches, views: async () => {} }))
+  }
+  const name = 'users/ada/sessions/sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
+  const first = FileLog.open('/data', { disk })
+  first.write([{ log: name, offset: 0, bytes: Buffer.from('acknowledged\n'), more: false }])
+  await waitFor(first.sync())
+  await expect(checkpoint(first, () => disk.failAt('sync', 'EIO', { once: true }))).rejects.toThrow(SyncFailed)
+  // The process ends; what the next one reads is what it would have read.
+  disk.kill()
+  disk.end(false, loop)
+  const second = FileLog.open('/data', { disk })
+  expect(second.read(name, 0, 100).toString()).toBe('acknowledged\n')
+  await checkpoint(second, () => {})
+  disk.kill()
+  disk.end(true, loop)
+  expect(FileLog.open('/data', { disk }).read(name, 0, 100).toString()).toBe('acknowledged\n')
 })
 
 it(`${CRASHES} crashes lose nothing that was acknowledged, keep nothing that was refused, and leave views that a rebuild would give`, async () => {

@@ -1,7 +1,7 @@
 // A disk in memory that does what real ones do at their worst. What was not synced is lost at a power cut, in any part and
 // order: each write by itself, and torn at any byte; each name by itself, where its folder was not synced. A kill loses
-// nothing of that, but leaves it unsynced. Writes can come back short, and everything can fail, once or for ever; after a
-// failed sync the bytes are still to be read, and will never reach the disk.
+// nothing of that, but leaves it unsynced. Writes can come back short, and everything can fail, once or for ever, or of one
+// file for ever; after a failed sync the bytes are still to be read, and will never reach the disk.
 
 import { dirname } from 'node:path'
 import { SyncFailed } from '../../src/core/log.ts'
@@ -23,6 +23,8 @@ class File {
   unsynced: Change[] = []
   /** How many changes there were before those. */
   gone = 0
+  /** What can no longer be done with it. */
+  lost: 'everything' | 'writing' | undefined
 
   constructor(id: number) {
     this.id = id
@@ -146,6 +148,7 @@ export class SimulatedDisk implements Disk {
   #left = Number.POSITIVE_INFINITY
   #failing: { operation: Operation; code: string; chance: number; once: boolean } | undefined
   #short = false
+  #troubled = false
   /** What was done, in order: two runs of a seed do the same. */
   done = 0
   trace = 0
@@ -170,7 +173,30 @@ export class SimulatedDisk implements Disk {
   }
 
   failAt(operation: Operation, code: string, { once = false, chance = 1 } = {}): void {
+    this.#troubled = true
     this.#failing = { operation, code, chance, once }
+  }
+
+  /** From now on and for ever the disk refuses this file; what of it has reached the disk is still there. */
+  lose(path: string): void {
+    const file = this.#find(path)
+    if (file instanceof File) file.lost = this.#chance.pick(['everything', 'writing'])
+  }
+
+  hasLost(path: string): boolean {
+    const file = this.#find(path)
+    return file instanceof File && file.lost !== undefined
+  }
+
+  /** What a file would tell if the disk let itself be read. */
+  within(path: string): Buffer {
+    const file = this.#find(path)
+    return file instanceof File ? Buffer.from(file.bytes.subarray(0, file.size)) : Buffer.alloc(0)
+  }
+
+  /** Was anything to fail, in this life, beside what fails for ever? */
+  get troubled(): boolean {
+    return this.#troubled
   }
 
   shorten(): void {
@@ -198,6 +224,7 @@ export class SimulatedDisk implements Disk {
     this.#left = Number.POSITIVE_INFINITY
     this.#failed.clear()
     this.mend()
+    this.#troubled = false
     this.#loop = loop
   }
 
@@ -247,6 +274,11 @@ export class SimulatedDisk implements Disk {
     return file
   }
 
+  #must(node: File | Folder | undefined, what: File['lost']): void {
+    if (node instanceof File && node.lost !== undefined && (node.lost === what || node.lost === 'everything'))
+      throw trouble('EIO', 'any')
+  }
+
   #opened(node: File | Folder): number {
     this.#open.set(++this.#descriptors, node)
     return this.#descriptors
@@ -256,6 +288,7 @@ export class SimulatedDisk implements Disk {
     this.#touch('open', path)
     const node = this.#find(path)
     if (node instanceof Folder) throw trouble('EISDIR', path)
+    this.#must(node, 'everything')
     if (node) return this.#opened(node)
     if (!make) throw trouble('ENOENT', path)
     const folder = this.#folder(dirname(path))
@@ -268,11 +301,13 @@ export class SimulatedDisk implements Disk {
     if (this.#dead) throw new Dead('dead')
     const node = this.#find(path)
     if (!node) throw trouble('ENOENT', path)
+    this.#must(node, 'everything')
     return this.#opened(node)
   }
 
   write(fd: number, bytes: Buffer, position: number): number {
     const file = this.#file(fd)
+    this.#must(file, 'writing')
     const change = (length: number) => file.change({ at: position, bytes: Buffer.from(bytes.subarray(0, length)) })
     const dead = this.#dead
     try {
@@ -292,6 +327,7 @@ export class SimulatedDisk implements Disk {
   read(fd: number, bytes: Buffer, position: number): number {
     if (this.#dead) throw new Dead('dead')
     const file = this.#file(fd)
+    this.#must(file, 'everything')
     return file.bytes.copy(bytes, 0, position, Math.min(file.size, position + bytes.length))
   }
 
@@ -400,6 +436,7 @@ export class SimulatedDisk implements Disk {
 
   sizeAt(path: string): number {
     const node = this.#find(path)
+    this.#must(node, 'everything')
     return node instanceof File ? node.size : 0
   }
 

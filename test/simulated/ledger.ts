@@ -22,7 +22,7 @@ interface Entry {
 export class Broken extends Error {}
 
 /** Refusals after which nothing of the request may be there. */
-const NOTHING = new Set(['not-recorded', 'overloaded', 'stopping', 'rebuilding', 'starting'])
+const NOTHING = new Set(['not-recorded', 'overloaded', 'stopping', 'rebuilding', 'starting', 'log-damaged'])
 
 export class Ledger {
   readonly #entries = new Map<string, Entry>()

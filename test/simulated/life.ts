@@ -24,7 +24,7 @@ const end = commandAt('POST /session_manager/sessions.end')
 const users = ['ada', 'bob', 'eve', 'zoe']
 const operations: readonly Operation[] = ['open', 'write', 'truncate', 'makeFolder', 'rename', 'remove']
 
-interface Asked {
+export interface Asked {
   command: Command
   performer: string
   count: number
@@ -44,6 +44,8 @@ export interface World {
   /** Sessions that callers have heard of, and requests with names, to be made once more. */
   sessions: { session_id: string; user_id: string }[]
   named: Asked[]
+  /** The log whose file the disk has lost, if there is one. */
+  lost: string | undefined
   reports: string[]
   /** Called when the views have been made durable by themselves. */
   hardened: () => void
@@ -231,20 +233,22 @@ export class Life {
     if (doing === 'trouble') this.trouble()
     if (doing === 'mend') disk.mend()
     if (doing === 'failing checkpoint') {
-      disk.failAt('open', 'EIO', { chance: 0.3, once: true })
+      disk.failAt(chance.oneIn(3) ? 'sync' : 'open', 'EIO', { chance: 0.3, once: true })
       quietly(recorder.checkpoint())
     }
     if (chance.oneIn(2)) await this.#loop.turns(chance.below(60), () => this.over)
   }
 
-  /** Something fails from now on, or once. */
+  /** Something fails from now on, or once. A disk that is lost refuses all of its files: what it refuses now and then is no file. */
   trouble(): void {
     const { chance, disk } = this.#world
     const once = chance.oneIn(2)
+    const failAt = (operation: Operation, code: string) =>
+      disk.failAt(operation, code, { once, chance: code === 'EIO' && !once ? 1 : chance.pick([1, 0.3]) })
     if (chance.oneIn(4)) disk.shorten()
     else if (chance.oneIn(6)) disk.failAt('sync', 'EIO', { once: true })
-    else if (chance.oneIn(2)) disk.failAt('write', chance.pick(['ENOSPC', 'EIO']), { once, chance: chance.pick([1, 0.3]) })
-    else disk.failAt(chance.pick(operations), chance.pick(['EIO', 'ENOSPC', 'EMFILE']), { once, chance: chance.pick([1, 0.3]) })
+    else if (chance.oneIn(2)) failAt('write', chance.pick(['ENOSPC', 'EIO']))
+    else failAt(chance.pick(operations), chance.pick(['EIO', 'ENOSPC', 'EMFILE']))
   }
 
   /** As the command line rebuilds beside a recorder. */

@@ -6,19 +6,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bounds } from '../../src/core/bounds.ts'
 import { fill } from '../../src/core/fold.ts'
-import { linesOf } from '../../src/core/log.ts'
+import { isSessionLog, type Log, lastName, linesOf, type Shelf } from '../../src/core/log.ts'
 import { Schemas } from '../../src/core/schemas.ts'
 import type { Sessile } from '../../src/core/sessile.ts'
 import { verify } from '../../src/core/verify.ts'
 import { Views } from '../../src/core/views.ts'
 import { features } from '../../src/features/index.ts'
 import { type Kind, kinds } from '../../src/features/kinds.ts'
-import { projectionOf } from '../../src/log/shelf.ts'
+import { asideIn, quarantineOf } from '../../src/log/aside.ts'
+import { fileOf, journalOf, projectionOf } from '../../src/log/shelf.ts'
 import { Chance } from '../chance.ts'
 import { configOf } from '../config.ts'
 import { SimulatedDisk } from './disk.ts'
 import { Broken, Ledger } from './ledger.ts'
-import { Life, type World } from './life.ts'
+import { type Asked, Life, type World } from './life.ts'
 import { Loop } from './loop.ts'
 
 export interface Outcome {
@@ -72,6 +73,7 @@ export async function simulate(seed: number, lives = 6): Promise<Outcome> {
     sequence: { n: 0, ulid: 0 },
     sessions: [],
     named: [],
+    lost: undefined,
     reports: [],
     hardened: () => void (disk.dead || replace(join(home, 'projections'), kept)),
   }
@@ -94,6 +96,8 @@ export async function simulate(seed: number, lives = 6): Promise<Outcome> {
   }
 }
 
+const BEGINS = '--- a life begins'
+
 const totals = new WeakMap<World, number>()
 const recordsOf = (world: World) => totals.get(world) ?? 0
 
@@ -104,7 +108,7 @@ async function live(world: World, last: boolean): Promise<boolean> {
   loop.install()
   const life = new Life(world, loop)
   disk.end(false, loop)
-  world.reports.push('--- a life begins')
+  world.reports.push(BEGINS)
   if (!last) {
     // Some die while they start, most at their work.
     disk.dieAfter(chance.oneIn(4) ? chance.below(40) : chance.below(chance.pick([100, 400, 2000])))
@@ -129,6 +133,7 @@ async function lived(world: World, life: Life, loop: Loop, last: boolean): Promi
   const { chance, disk } = world
   if (!(await life.begin().catch((error: Error) => startFailed(world, error)))) return false
   await check(world, life, loop)
+  if (world.lost === undefined && chance.oneIn(5)) loseFile(world, life.sessile as Sessile)
   for (let waves = last ? 3 : chance.below(12); waves >= 0 && !life.over; waves--) await life.wave()
   if (life.over || !(last || chance.oneIn(3))) return false
   disk.mend()
@@ -136,16 +141,33 @@ async function lived(world: World, life: Life, loop: Loop, last: boolean): Promi
   return !life.over
 }
 
-function promisesOfTheDisk({ disk, reports }: World): void {
-  if (disk.syncsAfterFailure > 0) throw new Broken('a sync was asked for after one had failed')
-  const damage = reports.find((report) => report.includes('damaged'))
-  if (damage) throw new Broken(`a report says: ${damage}`)
+/** From now on the disk refuses the file of one session. Who asked for records of it by name does not ask once more. */
+function loseFile(world: World, { log }: Sessile): void {
+  const { chance, config, disk } = world
+  const logs = [...log.names()].filter(isSessionLog)
+  if (logs.length === 0) return
+  world.lost = chance.pick(logs)
+  const session_id = lastName(world.lost)
+  const within = new Set(recordsIn(shelfOf(world, log), world.lost).map(({ performer_id }) => performer_id))
+  const isOfIt = ({ performer, path, body }: Asked) =>
+    within.has(performer) || path?.session_id === session_id || ('session_id' in body && body.session_id === session_id)
+  world.named = world.named.filter((asked) => !isOfIt(asked))
+  disk.lose(fileOf(config.home, world.lost))
 }
 
-/** Only the disk may keep it from starting. */
+function promisesOfTheDisk({ disk, reports, lost }: World): void {
+  if (disk.syncsAfterFailure > 0) throw new Broken('a sync was asked for after one had failed')
+  const elsewhere = (report: string) => lost === undefined || !report.includes(lastName(lost))
+  const damage = reports.find((report) => report.includes('damaged') && elsewhere(report))
+  if (damage) throw new Broken(`a report says: ${damage}`)
+  const kept = reports.slice(reports.lastIndexOf(BEGINS)).find((report) => /checkpoint failed.*EIO/.test(report))
+  if (kept && !disk.dead && !disk.troubled) throw new Broken(`nothing was in the way of it, and ${kept}`)
+}
+
+/** Only the disk may keep it from starting, and one lost file does not. */
 function startFailed({ disk }: World, error: Error): false {
-  if (disk.dead || 'cause' in error || 'syscall' in error || /journal could not be written|a sync failed/.test(error.message))
-    return false
+  const isOfDisk = 'cause' in error || 'syscall' in error || /journal could not be written|a sync failed/.test(error.message)
+  if (disk.dead || (isOfDisk && disk.troubled)) return false
   throw error
 }
 
@@ -183,9 +205,9 @@ async function check(world: World, life: Life, loop: Loop): Promise<void> {
   const { ledger, chance } = world
   const sessile = life.sessile as Sessile
   const records: Any[] = []
-  const shelf = sessile.log
+  const shelf = shelfOf(world, sessile.log)
   for (const log of shelf.names()) {
-    const own = [...linesOf(shelf, log)].map(({ bytes }) => JSON.parse(bytes.toString()))
+    const own = recordsIn(shelf, log)
     own.forEach((record, i) => {
       if (record.seq !== i + 1) throw new Broken(`line ${i + 1} of ${log} has the seq ${record.seq}`)
       if (i > 0 && record.timestamp < own[i - 1].timestamp)
@@ -199,9 +221,32 @@ async function check(world: World, life: Life, loop: Loop): Promise<void> {
   totals.set(world, records.length)
   ledger.check(grouped(records))
   numbered(records)
-  exclusive(records)
+  exclusive(records, world.lost)
   if (chance.oneIn(3)) await rebuilds(world, life, loop)
 }
+
+/** The logs; of the one whose file is lost, what is in it together with what was set aside: nothing of that may be missing. */
+function shelfOf({ disk, config, lost }: World, log: Log): Shelf {
+  const whole = () => {
+    let bytes = disk.within(fileOf(config.home, lost as string))
+    const quarantine = quarantineOf(journalOf(config.home))
+    for (const name of disk.list(quarantine)) {
+      const aside = asideIn(name)
+      if (aside?.log !== lost || !aside) continue
+      const piece = disk.within(join(quarantine, name))
+      if (aside.offset > bytes.length) throw new Broken(`${lost} has ${bytes.length} bytes, and then ${name}`)
+      const rest = bytes.subarray(aside.offset + piece.length)
+      bytes = Buffer.concat([bytes.subarray(0, aside.offset), piece, rest])
+    }
+    return bytes
+  }
+  return {
+    names: () => log.names(),
+    read: (name, offset, length) => (name === lost ? whole().subarray(offset, offset + length) : log.read(name, offset, length)),
+  }
+}
+
+const recordsIn = (shelf: Shelf, log: string): Any[] => [...linesOf(shelf, log)].map(({ bytes }) => JSON.parse(bytes.toString()))
 
 function grouped(records: Any[]): Map<string, Any[]> {
   const by = new Map<string, Any[]>()
@@ -223,8 +268,10 @@ function numbered(records: Any[]): void {
       if (!own.has(n)) throw new Broken(`${user} has ${own.size} sessions, and none with the number ${n}`)
 }
 
-function exclusive(records: Any[]): void {
+function exclusive(records: Any[], lost: string | undefined): void {
   const ended = new Set(records.filter(({ type }) => type === 'session.ended').map(({ session_id }) => session_id))
+  // Nothing more can be recorded in it, and where its views are lost as well nobody can give it up.
+  if (lost !== undefined) ended.add(lastName(lost))
   const active = new Set<string>()
   for (const { type, session_id, user_id, data } of records) {
     if (type !== 'session.started' || ended.has(session_id) || !kinds[data.kind as Kind].exclusive) continue
@@ -235,7 +282,7 @@ function exclusive(records: Any[]): void {
 }
 
 /** Law 7: a rebuild gives the rows that are there. */
-async function rebuilds({ config, disk }: World, life: Life, loop: Loop): Promise<void> {
+async function rebuilds({ config, disk, lost }: World, life: Life, loop: Loop): Promise<void> {
   // What fails may keep lines from their files, and them only.
   disk.mend()
   const { recorder, log } = life.sessile as Sessile
@@ -246,15 +293,25 @@ async function rebuilds({ config, disk }: World, life: Life, loop: Loop): Promis
     )) === undefined
   )
     return
-  const lived = recorder.views.digests()
+  const lived = tables(recorder.views, lost)
   const fresh = Views.create(join(config.home, 'compared.db'), features)
   for (const _ of fill(fresh, { events: features.events, shelf: log }));
   fresh.flushNames()
   fresh.commit({ journal: '', lsn: 0, timestamp: 0 })
-  const rebuilt = fresh.digests()
+  const rebuilt = tables(fresh, lost)
   fresh.close()
-  for (const [i, { table, rows, digest }] of rebuilt.entries()) {
-    if (lived[i]?.digest !== digest)
-      throw new Broken(`a rebuild gives other rows in ${table}: ${rows} of them, and there were ${lived[i]?.rows}`)
+  for (const [table, rows] of rebuilt) {
+    if (lived.get(table) !== rows)
+      throw new Broken(`a rebuild gives other rows in ${table}: ${rows}, and there were ${lived.get(table)}`)
   }
+}
+
+/** What is in the tables of the views; where a log is lost, in those of the features, beside what is of that log. */
+function tables(views: Views, lost: string | undefined): Map<string, string> {
+  if (lost === undefined) return new Map(views.digests().map(({ table, rows, digest }) => [table, `${rows} rows ${digest}`]))
+  const others = features.views.map((view): [string, string] => {
+    const rows = views.read(view).find(`ORDER BY ${view.key.join(', ')}`)
+    return [view.name, JSON.stringify(rows.filter(({ session_id }) => view.name === 'abandoned' || session_id !== lastName(lost)))]
+  })
+  return new Map(others)
 }
