@@ -1,7 +1,9 @@
 // A disk in memory that does what real ones do at their worst. What was not synced is lost at a power cut, in any part and
 // order: each write by itself, and torn at any byte; each name by itself, where its folder was not synced. A kill loses
 // nothing of that, but leaves it unsynced. Writes can come back short, and everything can fail, once or for ever, or of one
-// file for ever; after a failed sync the bytes are still to be read, and will never reach the disk.
+// file for ever; after a failed sync the bytes are still to be read, and will never reach the disk. Where it was names that
+// could not be synced, nobody gets on without mounting the disk anew, as file systems are that keep a journal: what they tell
+// then is what the disk holds.
 
 import { dirname } from 'node:path'
 import { SyncFailed } from '../../src/core/log.ts'
@@ -156,6 +158,8 @@ export class SimulatedDisk implements Disk {
   died: () => void = () => {}
   /** What a sync failed of: the same process may not ask for another. */
   readonly #failed = new Set<File | Folder>()
+  /** Must it be mounted anew? */
+  #shut = false
   syncsAfterFailure = 0
 
   constructor(chance: Chance, loop: Loop) {
@@ -215,9 +219,14 @@ export class SimulatedDisk implements Disk {
     this.#root.synced()
   }
 
-  /** Nothing runs any more; with the power goes what was not synced. Then somebody else may come. */
+  get shut(): boolean {
+    return this.#shut
+  }
+
+  /** Nothing runs any more; with the power, or the mount, goes what was not synced. Then somebody else may come. */
   end(power: boolean, loop: Loop): void {
     if (power) this.#root.cut(this.#chance)
+    this.#shut = false
     this.#open.clear()
     this.#held.clear()
     this.#dead = false
@@ -387,6 +396,7 @@ export class SimulatedDisk implements Disk {
     } catch (error) {
       if (error instanceof Dead) throw error
       this.#failed.add(node)
+      this.#shut ||= node instanceof Folder
       // The bytes can still be read; nothing will ever write them to the disk.
       node.gone += node.unsynced.length
       node.unsynced = []

@@ -123,7 +123,7 @@ async function live(world: World, last: boolean): Promise<boolean> {
     disk.kill()
     await loop.rest()
     ledger.end()
-    end(world, life, crashed && chance.oneIn(2), loop)
+    end(world, life, (crashed && chance.oneIn(2)) || disk.shut, loop)
   }
   return crashed
 }
