@@ -5,6 +5,7 @@ import {
   appendFileSync,
   chmodSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -14,7 +15,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { doctorVerb } from '../src/cli/doctor.ts'
 import { openDatabase } from '../src/core/tables.ts'
@@ -434,6 +435,60 @@ describe('sessile doctor', () => {
     expect(code).toBe(3)
     expect(out).toContain(`LOST  ${file}: Line 2: the hash does not follow from the line and the one before it.\n      → `)
     expect(err).toMatch(/^13 records in 5 logs looked at: \d findings?, \d of them about what had been acknowledged\.\n$/)
+  })
+
+  it('puts nothing anywhere but in the data directory, and needs no temporary folder', async () => {
+    const home = copyOf(recorded.crashed)
+    const nowhere = join(makeHome(), 'not there')
+    const { code, out } = await cli(home, ['doctor', '--json'], { TMPDIR: nowhere })
+    expect(code).toBe(0)
+    expect(jsonLines(out)).not.toContainEqual(expect.objectContaining({ check: 'views' }))
+    expect(existsSync(nowhere)).toBe(false)
+  })
+
+  it('does all else where nothing can be written, and says that it could not look at the views', async () => {
+    const home = copyOf(recorded.stopped)
+    const before = everyByte(home)
+    const full = ['sh', '-c', 'ulimit -f 0; exec "$@"', 'sh']
+    const { code, out } = await cli(home, ['doctor', '--json'], {}, full)
+    expect(code).toBe(1)
+    const [finding, total, ...more] = jsonLines(out)
+    expect(finding).toEqual({
+      check: 'views',
+      level: 'wrong',
+      what: expect.stringMatching(
+        /^The views could not be looked at \(.+\), nor what they know of where each log ends\. All else was\.$/,
+      ),
+      do: expect.stringMatching(/^Make room on their disk/),
+    })
+    expect([total, more]).toEqual([expect.objectContaining({ findings: 1, lost: 0, logs: 5, records: 13 }), []])
+    expect(everyByte(home)).toBe(before)
+  })
+
+  it('that was killed while it looked at the views leaves them one name more, which the next start takes away', async () => {
+    const home = copyOf(recorded.stopped)
+    const look = `${projectionOf(home)}.look-4711`
+    mkdirSync(look)
+    linkSync(projectionOf(home), join(look, 'sessile.db'))
+    expect((await looked(home)).found).toEqual([])
+    await (await run(home)).stop()
+    expect(readdirSync(dirname(look)).filter((name) => name.includes('look'))).toEqual([])
+  })
+
+  it('follows no link to views that lie elsewhere', async () => {
+    const home = copyOf(recorded.stopped)
+    const elsewhere = makeHome()
+    renameSync(projectionOf(home), join(elsewhere, 'sessile.db'))
+    symlinkSync(join(elsewhere, 'sessile.db'), projectionOf(home))
+    const { found } = await looked(home)
+    expect(found).toEqual([
+      expect.objectContaining({
+        check: 'views',
+        level: 'wrong',
+        what: expect.stringContaining('what stands in their place is no file'),
+      }),
+    ])
+    expect(readdirSync(elsewhere)).toEqual(['sessile.db'])
   })
 
   it('makes no data directory, and says that there is none', async () => {

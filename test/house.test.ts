@@ -297,7 +297,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/core/tables.ts': ['better-sqlite3'], // the views' database
   'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
-  'src/cli/looking.ts': ['copyFileSync', 'mkdtempSync', 'rmSync'], // a copy of the views, in the temporary folder
+  'src/cli/looking.ts': ['copyFileSync', 'linkSync', 'mkdirSync', 'rmSync'], // second names or a copy of the views, to look at
   'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/, projections/*.sql and docs/POLICY.md
   'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr

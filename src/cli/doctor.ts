@@ -1,6 +1,7 @@
 // Looks at everything in a data directory, without holding it and without changing a byte of it, and explains each finding
 // in plain words: what is the matter, and what to do.
 
+import { dirname } from 'node:path'
 import type { Config } from '../config.ts'
 import { inventoryOf } from '../log/inventory.ts'
 import { Joined } from '../log/joined.ts'
@@ -48,10 +49,10 @@ interface Examined {
   running: { pid: number; since: string; url?: string } | undefined
 }
 
-/** While a recorder is at work, only that is told which is found a second time: the rest was on its way. */
+/** While a recorder is at work, or has just begun, only that is told which is found a second time: the rest was on its way. */
 async function examine(config: Config, leastFree: number): Promise<Examined> {
   const first = await examineOnce(config, leastFree)
-  if (!first.running || first.found.length === 0) return first
+  if (first.found.length === 0 || !(first.running ?? holder(config))) return first
   await settle()
   const second = await examineOnce(config, leastFree)
   const before = new Set(first.found.map(keyOf))
@@ -63,7 +64,8 @@ const keyOf = ({ check, level, file = '', line = 0, what }: Found) => JSON.strin
 async function examineOnce(config: Config, leastFree: number): Promise<Examined> {
   const { home } = config
   const running = holder(config)
-  const views = glimpse(projectionOf(home), running !== undefined)
+  const projection = projectionOf(home)
+  const views = glimpse(projection, running ? undefined : { folder: dirname(projection), by: 'name' })
   try {
     const inventory = inventoryOf(home)
     // The views first, then the journal, then the files: lines go the other way round, so that none is missed between them.

@@ -16,7 +16,7 @@ import type { Joined } from '../log/joined.ts'
 import { fileOf } from '../log/shelf.ts'
 import { countedBy, type SiftedJournal } from '../log/sift.ts'
 import { type Found, RECOVER } from './examine.ts'
-import { count, endsIn, type Glimpse, lookAt } from './looking.ts'
+import { count, endsIn, type Glimpse, lookAt, type Unseen } from './looking.ts'
 
 /** What is known of a data directory before its logs are read. */
 export interface Grounds {
@@ -26,7 +26,7 @@ export interface Grounds {
   journal: SiftedJournal
   joined: Joined
   /** The views, where they can be read; else why not. */
-  views: Glimpse | { why: string }
+  views: Glimpse | Unseen
 }
 
 export interface Totals {
@@ -202,13 +202,7 @@ const LARGE = 256 * 1024 * 1024
 export function* aboutViews({ running, journal, views }: Grounds): Generator<Found> {
   const harmless = 'Nothing: the next start makes them anew from the logs, and so does `sessile rebuild`.'
   if ('why' in views) {
-    const none = views.why === 'there are none'
-    yield {
-      check: 'views',
-      level: none ? 'note' : 'wrong',
-      what: none ? 'There are no views.' : `The views cannot be read (${views.why}). No record is in them that is not in a log.`,
-      do: harmless,
-    }
+    yield { check: 'views', level: views.is === 'absent' ? 'note' : 'wrong', ...unseen(views, harmless) }
     return
   }
   try {
@@ -231,6 +225,16 @@ export function* aboutViews({ running, journal, views }: Grounds): Generator<Fou
     yield { check: 'views', level: 'wrong', what: `The views cannot be read (${(error as Error).message}).`, do: harmless }
   }
 }
+
+const unseen = ({ is, why }: Unseen, harmless: string): Pick<Found, 'what' | 'do'> =>
+  ({
+    absent: { what: 'There are no views.', do: harmless },
+    damaged: { what: `The views cannot be read (${why}). No record is in them that is not in a log.`, do: harmless },
+    'out of reach': {
+      what: `The views could not be looked at (${why}), nor what they know of where each log ends. All else was.`,
+      do: 'Make room on their disk, or let this account write to their folder, and look again.',
+    },
+  })[is]
 
 function integrity(tables: Tables): string | undefined {
   const pages = tables.sql('PRAGMA page_count').pluck().get() as number

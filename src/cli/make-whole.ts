@@ -18,10 +18,10 @@ import { keys } from '../features/keys.ts'
 import { activeOf, sessions, started } from '../features/sessions.ts'
 import type { Salvage } from '../log/salvage.ts'
 import { FileShelf, fileOf, freshOf, projectionOf } from '../log/shelf.ts'
-import type { Glimpse } from './looking.ts'
+import type { Glimpse, Unseen } from './looking.ts'
 import type { Told } from './sought.ts'
 
-export async function* makeWhole(config: Config, salvage: Salvage, known: Glimpse | { why: string }): AsyncGenerator<Told> {
+export async function* makeWhole(config: Config, salvage: Salvage, known: Glimpse | Unseen): AsyncGenerator<Told> {
   for (;;) {
     const wrong = await fold(config)
     if (wrong.size === 0) break
@@ -125,7 +125,7 @@ function cut(config: Config, salvage: Salvage, log: string, why: string, folded:
 }
 
 /** Keys that the damaged directory's views knew as revoked, and that would open again. */
-async function* revokeAgain(config: Config, known: Glimpse | { why: string }): AsyncGenerator<Told> {
+async function* revokeAgain(config: Config, known: Glimpse | Unseen): AsyncGenerator<Told> {
   const lost = revokedIn(known).filter((key_id) => works(config, key_id))
   if (lost.length === 0) return
   await recording(config, async (sessile) => {
@@ -137,7 +137,7 @@ async function* revokeAgain(config: Config, known: Glimpse | { why: string }): A
     yield { level: 'note', what: `The key ${key_id} had been revoked, and that record is lost: it has been revoked again.` }
 }
 
-function revokedIn(known: Glimpse | { why: string }): string[] {
+function revokedIn(known: Glimpse | Unseen): string[] {
   if (!('tables' in known)) return []
   try {
     return known.tables
@@ -163,7 +163,7 @@ const works = (config: Config, key_id: string) =>
   asking(config, ({ read }) => read(keys).find('WHERE key_id = ? AND revoked_at IS NULL', key_id).length > 0)
 
 /** What the views of the damaged directory know of sessions that have no log any more. */
-export function* aboutLostSessions(config: Config, known: Glimpse | { why: string }): Generator<Told> {
+export function* aboutLostSessions(config: Config, known: Glimpse | Unseen): Generator<Told> {
   for (const { session_id, user_id, session_number, kind, started_at } of sessionsIn(known)) {
     const log = `users/${user_id}/sessions/${session_id}`
     if (existsSync(fileOf(config.home, log))) continue
@@ -179,7 +179,7 @@ export function* aboutLostSessions(config: Config, known: Glimpse | { why: strin
 
 type KnownSession = { session_id: string; user_id: string; session_number: number; kind: string; started_at: string }
 
-function* sessionsIn(known: Glimpse | { why: string }): Generator<KnownSession> {
+function* sessionsIn(known: Glimpse | Unseen): Generator<KnownSession> {
   if (!('tables' in known)) return
   try {
     for (const row of known.tables.rowsIn('sessions', ['session_id'])) yield row as unknown as KnownSession

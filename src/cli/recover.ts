@@ -35,7 +35,7 @@ export const recoverVerb: Verb = {
       await (values.json ? putJson(one) : put(print(one, config.colour)))
     }
     const totals: Totals = { logs: 0, records: 0, bytes: 0 }
-    const views = glimpse(projectionOf(from.home), false)
+    const views = glimpse(projectionOf(from.home), { folder: to.home, by: 'copy' })
     try {
       for (const one of salvageLogs(sourceOf(from.home, views), salvage, totals)) await tell(one)
       for await (const one of makeWhole(to, salvage, views)) await tell(one)

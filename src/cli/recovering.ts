@@ -17,7 +17,7 @@ import { Joined } from '../log/joined.ts'
 import type { Salvage } from '../log/salvage.ts'
 import { FileShelf, fileOf, journalOf, logsOf } from '../log/shelf.ts'
 import { countedBy, type SiftedJournal, siftJournal } from '../log/sift.ts'
-import { acknowledgedIn, count, endsIn, type Glimpse, type KnownEnd, lookAt } from './looking.ts'
+import { acknowledgedIn, count, endsIn, type Glimpse, type KnownEnd, lookAt, type Unseen } from './looking.ts'
 import { aboutJournal, Sought, type Told } from './sought.ts'
 
 export interface Source {
@@ -34,7 +34,7 @@ export interface Source {
   pieces: Map<string, Piece[]>
 }
 
-export function sourceOf(home: string, views: Glimpse | { why: string }): Source {
+export function sourceOf(home: string, views: Glimpse | Unseen): Source {
   const inventory = inventoryOf(home)
   const mark = acknowledgedIn(views)
   const journal = siftJournal(journalOf(home), mark)

@@ -1,8 +1,8 @@
 // The projection: every view in one SQLite database, folded from the log and deletable at any time. The recorder's
 // transaction stays open over many batches; readers have a connection of their own and see only what was committed.
 
-import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { type Digests, digestsOf } from './digests.ts'
 import type { Gathered } from './feature.ts'
 import type { Head } from './heads.ts'
@@ -50,6 +50,10 @@ export function markOf(tables: Tables): Come {
   return { journal, lsn: Number(lsn), timestamp: Number(timestamp), trailing: Number(trailing) }
 }
 
+/** Where this process looks at views that nobody has open. What is left of one that was killed there goes when they are next opened. */
+export const lookOf = (file: string) => `${file}.look-${process.pid}`
+const LOOK = /\.look-\d+$/
+
 export class Views {
   readonly file: string
   readonly #made: Made
@@ -87,6 +91,8 @@ export class Views {
       if (!there) return { why: 'there are none' }
       // A link leads to where nothing of ours should be written.
       if (!there.isFile()) return { why: 'what stands in their place is no file' }
+      for (const name of readdirSync(dirname(file)))
+        if (LOOK.test(name)) rmSync(join(dirname(file), name), { recursive: true, force: true })
       tables = new Tables(file, {}, true)
       // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
       // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
