@@ -1,7 +1,7 @@
 // What the process opens for writing, as the kernel sees it: nothing outside of its data directory. Needs strace.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -73,8 +73,8 @@ function callsIn(trace: string): Call[] {
 }
 
 const isIn = (folder: string, path: string) => path === folder || path.startsWith(`${folder}/`)
-const outside = (home: string, calls: Call[]) =>
-  calls.filter(({ paths }) => !paths.every((path) => isIn(home, path) || path === '/dev/null')).map(({ text }) => text)
+const outside = (folder: string, calls: Call[]) =>
+  calls.filter(({ paths }) => !paths.every((path) => isIn(folder, path) || path === '/dev/null')).map(({ text }) => text)
 
 /** As many sessions as SQLite cannot sort in its memory. They share a log, which nobody who folds it minds. */
 function manySessions(home: string): void {
@@ -144,6 +144,37 @@ describe('no file outside of the data directory is opened for writing', () => {
       ['rebuild', '--check'],
     ])
       expect([args, outside(home, await traced(home, args))]).toEqual([args, []])
+  }, 300_000)
+
+  it('nor outside of the one folder that each tool for a bad day is there to write to', async () => {
+    const home = makeHome()
+    await cli(home, ['help'])
+    const place = makeHome()
+    const [saved, crashed] = [join(place, 'saved'), join(place, 'crashed')]
+    /** How many calls changed something in this folder; none may have changed anything elsewhere. */
+    const changes = async (from: string, folder: string, ...args: string[]) => {
+      const calls = await traced(from, args)
+      expect([args, outside(folder, calls)]).toEqual([args, []])
+      return calls.filter(({ paths }) => paths.some((path) => isIn(folder, path))).length
+    }
+    const looks = (from: string) => changes(from, join(from, 'projections'), 'doctor', '--least-free', '0')
+    await traced(home, ['serve'], async (client) => {
+      const { session_id } = (await client.start()).body
+      expect((await client.append(session_id, said('one'))).status).toBe(201)
+      expect(await changes(home, saved, 'backup', saved)).toBeGreaterThan(0)
+      await looks(home)
+      expect((await client.append(session_id, said('two'))).status).toBe(201)
+      cpSync(home, crashed, { recursive: true })
+      for (const name of ['lock', 'holder.json']) rmSync(join(crashed, 'logs', '.journal', name))
+    })
+    for (const from of [home, crashed]) {
+      const [restored, recovered] = ['restored', 'recovered'].map((name) => join(makeHome(), name)) as [string, string]
+      expect(await looks(from)).toBeGreaterThan(0)
+      expect(await changes(from, saved, 'backup', saved)).toBeGreaterThan(0)
+      expect(await changes(from, saved, 'restore', saved, '--check')).toBe(0)
+      expect(await changes(from, restored, 'restore', saved, '--to', restored)).toBeGreaterThan(0)
+      expect(await changes(from, recovered, 'recover', '--to', recovered)).toBeGreaterThan(0)
+    }
   }, 300_000)
 
   it('also where there is more to sort than fits in memory', async () => {
