@@ -14,6 +14,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { backupVerb } from '../src/cli/backup.ts'
+import { SyncFailed } from '../src/core/log.ts'
+import { Backup } from '../src/log/saved.ts'
+import { save } from '../src/log/saving.ts'
+import { FileShelf } from '../src/log/shelf.ts'
 import {
   backup,
   checked,
@@ -33,6 +38,8 @@ import {
   talkMuch,
   treeOf,
 } from './backups.ts'
+import { FailingDisk } from './failing.ts'
+import { verb } from './harming.ts'
 import { Client, cli, clockAt, crashedCopy, filesUnder, linesIn, makeHome, type Ran, run, said, sessionFile } from './harness.ts'
 
 describe('sessile backup', () => {
@@ -242,6 +249,43 @@ describe('sessile backup', () => {
     expect(told.err).toContain(`There is no space left in ${to}`)
     expect(treeOf(to)).toEqual(saved)
     expect(await checked(to)).toMatchObject({ code: 0 })
+  })
+
+  it('whose sync fails, whichever it is, asks for no other, and leaves the last one or the new one whole', async () => {
+    const running = await run()
+    const { to } = folders()
+    const users = ['ada', 'bob', 'eve', 'fay', 'kim', 'zoe']
+    const sessions = await Promise.all(users.map((user) => talk(running.admin, user, 'one')))
+    await backup(running.home, to)
+    for (const [i, user_id] of users.entries()) await running.admin.append(sessions[i] as string, said('two', { user_id }))
+    await running.stop()
+    const { home } = running
+    const became = new Map<number, number>()
+    for (let nth = 1; ; nth++) {
+      const copy = join(makeHome(), 'saved')
+      cpSync(to, copy, { recursive: true })
+      const disk = new FailingDisk()
+      disk.failSync((asked) => asked === nth)
+      const told = await save(copy, { home, shelf: new FileShelf(home) }, {}, disk).catch((error: Error) => error)
+      if (!(told instanceof Error)) break
+      expect(told).toBeInstanceOf(SyncFailed)
+      expect(told.message).toBe(
+        `The disk of ${copy} cannot be trusted, a sync failed (EIO): this backup was given up, and the last one that counts is whole.`,
+      )
+      // Those that were under way beside it are waited for, and it is not settled by others that may mean nothing.
+      expect(disk.syncs - nth).toBeLessThan(4)
+      const saved = Backup.open(copy)
+      const { number } = saved.manifest
+      became.set(number, (became.get(number) ?? 0) + 1)
+      expect([...saved.faults()]).toEqual([])
+      expect(existsSync(join(copy, 'under-way')) || number === 2).toBe(true)
+      expect(await verb(backupVerb, home, [copy])).toMatchObject({ code: 0, err: '' })
+      expect(treeOf(copy, 'logs/users')).toEqual(treeOf(home, 'logs/users'))
+      expect(existsSync(join(copy, 'under-way'))).toBe(false)
+    }
+    expect(became.get(1)).toBeGreaterThan(users.length)
+    // Only the names of the folder are in doubt once the manifest has got its own.
+    expect(became.get(2)).toBeGreaterThan(0)
   })
 
   it('refuses a folder that is something else, one within the data, and data that is not there', async () => {

@@ -7,8 +7,8 @@ import { type Running, run } from './harness.ts'
 export class FailingDisk implements Disk {
   #code: string | undefined
   #refused: number | undefined
-  #syncFails = false
   #lost: string | undefined
+  #syncFails: (nth: number) => boolean = () => false
   #held: Promise<void> | undefined
   #asked = () => {}
   syncAsked: Promise<void> | undefined
@@ -26,14 +26,15 @@ export class FailingDisk implements Disk {
     this.#code = code
   }
 
-  failSync(): void {
-    this.#syncFails = true
+  /** Every sync fails from now on, or those that are named by their number, from 1. */
+  failSync(which: (nth: number) => boolean = () => true): void {
+    this.#syncFails = which
   }
 
   mend(): void {
     this.#code = undefined
     this.#refused = undefined
-    this.#syncFails = false
+    this.#syncFails = () => false
   }
 
   /** The disk has lost this file: whatever is to be done with it fails, from now on and for ever. */
@@ -88,23 +89,35 @@ export class FailingDisk implements Disk {
   }
 
   async sync(fd: number): Promise<void> {
-    this.syncs++
+    const nth = ++this.syncs
     this.#asked()
     await this.#held
-    return this.#syncFails ? Promise.reject(new SyncFailed('a sync failed (EIO)')) : realDisk.sync(fd)
+    this.#orFail(nth)
+    return realDisk.sync(fd)
   }
 
   syncNow(fd: number): void {
-    this.syncs++
-    if (this.#syncFails) throw new SyncFailed('a sync failed (EIO)')
+    this.#orFail(++this.syncs)
     realDisk.syncNow(fd)
+  }
+
+  async syncFolder(path: string): Promise<void> {
+    this.#orFail(++this.syncs)
+    return realDisk.syncFolder(path)
+  }
+
+  syncFolderNow(path: string): void {
+    this.#orFail(++this.syncs)
+    realDisk.syncFolderNow(path)
+  }
+
+  #orFail(nth: number): void {
+    if (this.#syncFails(nth)) throw new SyncFailed('a sync failed (EIO)')
   }
 
   truncate = realDisk.truncate
   size = realDisk.size
   close = realDisk.close
-  syncFolder = realDisk.syncFolder
-  syncFolderNow = realDisk.syncFolderNow
   makeFolder = realDisk.makeFolder
   rename = realDisk.rename
   remove = realDisk.remove

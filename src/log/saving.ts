@@ -17,7 +17,7 @@ import { Refusal } from '../core/errors.ts'
 import { CHUNK, linesOf, type Shelf, SyncFailed } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { check, genesis, hashIn } from '../core/seal.ts'
-import { codeOf, realDisk } from './disk.ts'
+import { codeOf, type Disk, realDisk } from './disk.ts'
 import { isFull } from './journal.ts'
 import { isBelow, notWhole, type Saved } from './manifest.ts'
 import { Mirror } from './mirror.ts'
@@ -64,10 +64,10 @@ export interface Told {
 /** The recorder was started anew while it was saved: what was read may be of two lives. */
 export class Restarted extends Error {}
 
-export async function save(to: string, original: Original, asked: Asked = {}): Promise<Told> {
+export async function save(to: string, original: Original, asked: Asked = {}, disk: Disk = realDisk): Promise<Told> {
   let mirror: Mirror | undefined
   try {
-    mirror = Mirror.open(realDisk, to, Date.now())
+    mirror = Mirror.open(disk, to, Date.now())
     return await new Saving(mirror, original, asked).run()
   } catch (error) {
     throw isFull(error) ? new Refusal('unavailable', 'backup-full', `There is no space left in ${to}${SO}`) : inWords(error, to)
