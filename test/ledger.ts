@@ -3,6 +3,7 @@
 
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { readConfig } from '../src/config.ts'
 import { type Client, cli, crashedCopy, filesUnder, type Json, linesIn, type Ran, type Reply, run, said } from './harness.ts'
 
 /** Answers that say: nothing changed, and nothing of it will show up later. */
@@ -105,12 +106,13 @@ export async function begun(): Promise<{ home: string; ledger: Ledger }> {
   return { home: crashedCopy(running.home), ledger }
 }
 
-/** Starts without faults and says what does not hold. The directory is gone afterwards. */
+/** Starts without faults, as the environment has it set, and says what does not hold. The directory is gone afterwards. */
 export async function audit(home: string, ledger: Ledger): Promise<string[]> {
   const wrong = [...ledger.wrong]
   const before = linesUnder(home).length
   const fatal: string[] = []
-  const running = await run(home, {}, undefined, { fatal: (error) => void fatal.push(error.message) })
+  const { settings } = readConfig()
+  const running = await run(home, { settings }, undefined, { fatal: (error) => void fatal.push(error.message) })
   // Looked at before anything is asked again: what was refused may not have come to light by itself.
   running.sessile.log.settle()
   const found = linesUnder(home)
