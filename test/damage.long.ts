@@ -1,17 +1,18 @@
 // Damage, at length: every bit of a log, every byte of a journal, every page of the views. `npm run torture:damage` takes a
-// bounded round of all of it, spread evenly; SESSILE_TEST_DAMAGE says how many places of each kind, and a very large number
-// means each one. SESSILE_TEST_SEED moves the places of a bounded round.
+// bounded round of all of it, spread evenly; SESSILE_TEST_DAMAGE says how many places of each kind, or `all`.
+// SESSILE_TEST_SEED moves the places of a bounded round.
 
 import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { fileOf, journalOf, projectionOf } from '../src/log/shelf.ts'
+import { Chance } from './chance.ts'
 import {
   clock,
   cuts,
   expectedOfCut,
-  expectedOfFlip,
+  expectedOfHarm,
   fileFor,
   filesOf,
   findingsIn,
@@ -20,19 +21,23 @@ import {
   flipWhileRunning,
   HEADER,
   homeWith,
+  inMemory,
   leftovers,
   lineOf,
   logOf,
   makeScene,
   type Scene,
   sampleOf,
+  scribbled,
   segmentsOf,
   startOnJournal,
+  without,
 } from './damaging.ts'
 import { cli, crashedCopy, run } from './harness.ts'
 import { comesUp, type Harm, harms, holdViews, obstacles, rebuild, startInTheWay, startOnViews, tellsTruth } from './views.ts'
 
-const PLACES = Number(process.env.SESSILE_TEST_DAMAGE ?? 100)
+const WANTED = process.env.SESSILE_TEST_DAMAGE ?? '100'
+const PLACES = WANTED === 'all' ? Number.POSITIVE_INFINITY : Number(WANTED)
 const SEED = Number(process.env.SESSILE_TEST_SEED ?? Date.now() % 1_000_000)
 const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
 const LONG = 24 * 3600_000
@@ -113,21 +118,40 @@ describe(`a flipped bit in a log (seed ${SEED})`, () => {
 })
 
 describe(`the journal of a crashed directory (seed ${SEED})`, () => {
-  const segment = () => (scene.crashed.get(scene.segment) as Buffer).subarray(0, scene.frames.at(-1)?.end)
+  let journal: Scene
+  let segment: Buffer
+  beforeAll(() => {
+    // A log is opened without its views.
+    journal = { ...scene, crashed: without(scene.crashed, 'projections/') }
+    segment = (scene.crashed.get(scene.segment) as Buffer).subarray(0, scene.frames.at(-1)?.end)
+  })
+  const chance = (at: number) => new Chance(SEED + at)
 
   it.each(Object.keys(leftovers))('cut at every byte (%s is left)', { timeout: LONG }, (left) => {
     for (const [how, cut] of Object.entries(cuts)) {
-      const places = sampleOf(segment().length + 1, PLACES, SEED)
+      const places = sampleOf(segment.length + 1, PLACES, SEED)
       for (const at of places)
-        startOnJournal(scene, left, cut(segment(), at), cut === cuts.ends && at < HEADER ? 'refused' : expectedOfCut(scene, at))
+        startOnJournal(journal, left, cut(segment, at, chance(at)), expectedOfCut(journal, how, at), inMemory)
       told(`cuts, after which the journal ${how}, and ${left} is left`, places.length)
     }
   })
 
   it.each(Object.keys(leftovers))('with every bit flipped (%s is left)', { timeout: LONG }, (left) => {
-    const bits = sampleOf(8 * segment().length, 3 * PLACES, SEED)
-    for (const bit of bits) startOnJournal(scene, left, flipped(segment(), bit), expectedOfFlip(scene, bit >> 3))
+    const bits = sampleOf(8 * segment.length, 3 * PLACES, SEED)
+    for (const bit of bits) {
+      const harmed = flipped(segment, bit)
+      startOnJournal(journal, left, harmed, expectedOfHarm(journal, harmed), inMemory)
+    }
     told(`bits of the journal flipped, and ${left} is left`, bits.length)
+  })
+
+  it.each(Object.keys(leftovers))('with some noise at every byte (%s is left)', { timeout: LONG }, (left) => {
+    const places = sampleOf(segment.length, PLACES, SEED)
+    for (const at of places) {
+      const harmed = scribbled(segment, at, chance(at))
+      startOnJournal(journal, left, harmed, expectedOfHarm(journal, harmed), inMemory)
+    }
+    told(`places of the journal with noise, and ${left} is left`, places.length)
   })
 
   it('that a start had copied, cut or flipped anywhere, refuses: all of it had been acknowledged', { timeout: LONG }, async () => {
@@ -136,17 +160,17 @@ describe(`the journal of a crashed directory (seed ${SEED})`, () => {
     await running.stop()
     const [name] = segmentsOf(home)
     const file = join('logs', '.journal', name as string)
-    const copied: Scene = { ...scene, crashed: filesOf(home), segment: file }
-    const whole = readFileSync(join(journalOf(home), name as string)).subarray(0, segment().length)
+    const copied: Scene = { ...scene, crashed: without(filesOf(home), 'projections/'), segment: file }
+    const whole = readFileSync(join(journalOf(home), name as string)).subarray(0, segment.length)
+    // What follows the header's digest says nothing.
+    const isHarmless = (bit: number) => bit >= 8 * (HEADER - 4) && bit < 8 * HEADER
     for (const left of Object.keys(leftovers)) {
+      const bits = sampleOf(8 * whole.length, 3 * PLACES, SEED).filter((bit) => !isHarmless(bit))
+      for (const bit of bits) startOnJournal(copied, left, flipped(whole, bit), 'refused', inMemory)
+      told(`bits of a copied journal flipped, and ${left} is left`, bits.length)
       const places = sampleOf(whole.length, PLACES, SEED)
-      for (const at of places) {
-        // What follows the header's digest says nothing.
-        const harmless = at >= HEADER - 4 && at < HEADER
-        if (!harmless) startOnJournal(copied, left, flipped(whole, 8 * at + (at & 7)), 'refused')
-        startOnJournal(copied, left, whole.subarray(0, at), 'refused')
-      }
-      told(`cuts and flips of a copied journal, and ${left} is left`, 2 * places.length)
+      for (const at of places) startOnJournal(copied, left, whole.subarray(0, at), 'refused', inMemory)
+      told(`cuts of a copied journal, and ${left} is left`, places.length)
     }
   })
 })

@@ -4,12 +4,13 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { Chance } from './chance.ts'
 import {
   allRefused,
   clock,
   cuts,
   expectedOfCut,
-  expectedOfFlip,
+  expectedOfHarm,
   fileFor,
   findingsIn,
   flipAndRebuild,
@@ -110,9 +111,9 @@ describe(`the journal of a crashed directory (seed ${SEED})`, () => {
   it.each(Object.keys(leftovers))(
     'cut anywhere, keeps every whole command before the cut, and says what it set aside (%s is left)',
     (left) => {
-      for (const cut of Object.values(cuts))
+      for (const [how, cut] of Object.entries(cuts))
         for (const at of [79, 80, ...sampleOf(segment().length + 1, 5, SEED)])
-          startOnJournal(scene, left, cut(segment(), at), cut === cuts.ends && at < HEADER ? 'refused' : expectedOfCut(scene, at))
+          startOnJournal(scene, left, cut(segment(), at, new Chance(SEED + at)), expectedOfCut(scene, how, at))
     },
   )
 
@@ -120,8 +121,10 @@ describe(`the journal of a crashed directory (seed ${SEED})`, () => {
     'with a flipped bit, refuses where the disk had held it, and else sets it aside (%s is left)',
     (left) => {
       const last = 8 * ((scene.frames.at(-1)?.at as number) + 10)
-      for (const bit of [...sampleOf(8 * segment().length, 15, SEED), last, 8 * HEADER - 1])
-        startOnJournal(scene, left, flipped(segment(), bit), expectedOfFlip(scene, bit >> 3))
+      for (const bit of [...sampleOf(8 * segment().length, 15, SEED), last, 8 * HEADER - 1]) {
+        const harmed = flipped(segment(), bit)
+        startOnJournal(scene, left, harmed, expectedOfHarm(scene, harmed))
+      }
     },
   )
 

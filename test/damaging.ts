@@ -10,13 +10,18 @@ import { Schemas } from '../src/core/schemas.ts'
 import { type Finding, verify } from '../src/core/verify.ts'
 import { features } from '../src/features/index.ts'
 import { FileShelf, journalOf } from '../src/log/shelf.ts'
+import { Chance } from './chance.ts'
 import { Client, cli, clockAt, configOf, crashedCopy, filesUnder, type Json, makeHome, type Running, run, said } from './harness.ts'
+import { SimulatedDisk } from './simulated/disk.ts'
+import { Loop } from './simulated/loop.ts'
 
-/** Every file of a data directory as a start would find it; what names a holder is left out. */
+const isOfHolder = (file: string) => /\.journal\/(lock|holder|room)/.test(file)
+
+/** Every file of a data directory as a start would find it; what names a holder is left out, and the room kept for a full disk. */
 export type Files = ReadonlyMap<string, Buffer>
 
 export function filesOf(home: string): Files {
-  const names = filesUnder(home).filter((file) => !/\.journal\/(lock|holder)/.test(file))
+  const names = filesUnder(home).filter((file) => !isOfHolder(file))
   return new Map(names.map((file) => [file, readFileSync(join(home, file))]))
 }
 
@@ -327,11 +332,20 @@ async function toldAnew(running: Running, scene: Scene, session: string): Promis
 // --- the journal ------------------------------------------------------------------------------------------------------
 
 /** What stands in the journal's segment from a place on, in the stead of what was written there. */
-export const cuts: Record<string, (segment: Buffer, at: number) => Buffer> = {
+export const cuts: Record<string, (segment: Buffer, at: number, chance: Chance) => Buffer> = {
   ends: (segment, at) => segment.subarray(0, at),
   'is zeros': (segment, at) => Buffer.concat([segment.subarray(0, at), Buffer.alloc(4096)]),
-  'is noise': (segment, at) =>
+  'is what looks like a frame': (segment, at) =>
     Buffer.concat([segment.subarray(0, at), Buffer.from(`FRAM${'\u0007~'.repeat(30)}`), Buffer.alloc(99)]),
+  'is noise': (segment, at, chance) => Buffer.concat([segment.subarray(0, at), noise(chance, segment.length - at + 99)]),
+}
+
+const noise = (chance: Chance, length: number) => Buffer.from(Array.from({ length }, () => chance.below(256)))
+
+/** Some bytes of noise in the midst of what was written. */
+export function scribbled(segment: Buffer, at: number, chance: Chance): Buffer {
+  const length = Math.min(segment.length - at, 1 + chance.below(300))
+  return Buffer.concat([segment.subarray(0, at), noise(chance, length), segment.subarray(at + length)])
 }
 
 /** What is left: everything that a crash leaves, or, as a power loss may, nothing but the journal. */
@@ -348,43 +362,83 @@ function tornOf({ frames }: Scene, segment: Buffer, good: Map<string, string>): 
 }
 
 /** What a start must make of a segment that is cut here. */
-export const expectedOfCut = ({ frames }: Scene, at: number): Map<string, string> | 'refused' =>
-  at < HEADER - 4 ? 'refused' : logsUpTo(frames, ({ end }) => end <= at)
-
-/** What a start must make of a segment in which the byte at this place is wrong. */
-export function expectedOfFlip({ frames }: Scene, at: number): Map<string, string> | 'refused' {
+export const expectedOfCut = ({ frames }: Scene, how: string, at: number): Map<string, string> | 'refused' =>
   // The last four bytes of the header say nothing.
-  if (at < HEADER - 4) return 'refused'
-  const bad = frames.find((frame) => at >= frame.at && at < frame.end)
-  const proven = bad && frames.some((frame) => frame.at > bad.at && frame.synced > bad.at)
-  return proven ? 'refused' : logsUpTo(frames, (frame) => frame !== bad)
+  at < (how === 'ends' ? HEADER : HEADER - 4) ? 'refused' : logsUpTo(frames, ({ end }) => end <= at)
+
+/** What a start must make of a segment in which some bytes are others than were written. */
+export function expectedOfHarm({ frames, crashed, segment }: Scene, harmed: Buffer): Map<string, string> | 'refused' {
+  const whole = crashed.get(segment) as Buffer
+  const isGood = (from: number, to: number) => whole.subarray(from, to).equals(harmed.subarray(from, to))
+  if (!isGood(0, HEADER - 4)) return 'refused'
+  const good = frames.filter(({ at, end }) => isGood(at, end))
+  const bad = frames.find((frame) => !good.includes(frame))
+  const proven = bad && good.some((frame) => frame.at > bad.at && frame.synced > bad.at)
+  return proven ? 'refused' : logsUpTo(frames, (frame) => good.includes(frame))
+}
+
+/** A disk with files on it, and a log to be opened there. */
+interface Place {
+  open(): void
+  files(): Files
+}
+
+/** On the real one. */
+function onDisk(files: Files): Place {
+  const home = homeWith(files)
+  return { open: () => openLog({ config: configOf(home) }).close(), files: () => filesOf(home) }
+}
+
+/** In memory, for what is done a hundred thousand times. */
+export function inMemory(files: Files): Place {
+  const home = '/in memory'
+  const chance = new Chance(0)
+  // Room for the day the disk is full is four megabytes of zeros, each time.
+  const disk = Object.assign(new SimulatedDisk(chance, new Loop(chance)), { keepRoom: () => true })
+  for (const [file, bytes] of files) disk.prepareFile(join(home, file), bytes)
+  const ours = ([file]: [string, Buffer]) => !isOfHolder(file)
+  return { open: () => openLog({ config: configOf(home), disk }).close(), files: () => new Map([...disk.files(home)].filter(ours)) }
 }
 
 /**
  * A start on this journal, without a network. Either it refuses, with a word on where and how to go on, and changes nothing;
  * or every log holds what it held before, and of the journal every whole command before the bad place, and no half of one.
  */
-export function startOnJournal(scene: Scene, left: string, segment: Buffer, expected: Map<string, string> | 'refused'): void {
+export function startOnJournal(
+  scene: Scene,
+  left: string,
+  segment: Buffer,
+  expected: Map<string, string> | 'refused',
+  on: (files: Files) => Place = onDisk,
+): void {
   const files = withFile((leftovers[left] as (files: Files) => Files)(scene.crashed), scene.segment, segment)
-  const home = homeWith(files)
-  const open = () => openLog({ config: configOf(home) })
+  const place = on(files)
   if (expected === 'refused') {
-    expect(open).toThrow(/damaged[\s\S]*Copy the whole data directory first/)
-    expect(readFileSync(join(home, scene.segment)).equals(segment)).toBe(true)
-  } else {
-    open().close()
-    const aside = [...filesOf(home)].filter(([file]) => file.includes('/quarantine/torn-'))
-    expect(aside.map(([, bytes]) => bytes.toString('latin1'))).toEqual(tornOf(scene, segment, expected))
+    expect(place.open).toThrow(/damaged[\s\S]*Copy the whole data directory first/)
+    expectSame(place.files(), files)
+    return
   }
-  const now = filesOf(home)
-  const before =
-    left === 'nothing else' && expected !== 'refused'
-      ? new Map([...expected].map(([log, lines]) => [fileFor(log), Buffer.from(lines)]))
-      : files
-  for (const [file, bytes] of before) {
-    if (!/^logs\/(users|accounts)\//.test(file)) continue
-    expect(now.get(file)?.equals(bytes), file).toBe(true)
+  place.open()
+  const now = place.files()
+  const aside = [...now].filter(([file]) => file.includes('/quarantine/torn-'))
+  expect(aside.map(([, bytes]) => bytes.toString('latin1'))).toEqual(tornOf(scene, segment, expected))
+  // Where a file has more than the journal tells, what the journal tells of it lies there, too: it stands in the file already.
+  for (const [file, bytes] of now) {
+    const [, log, at] = /quarantine\/(.+)@(\d+)\.lines$/.exec(file) ?? []
+    if (log === undefined) continue
+    const there = now.get(fileFor(log.replaceAll('~', '/'))) as Buffer
+    expect(there.subarray(Number(at), Number(at) + bytes.length).equals(bytes), file).toBe(true)
   }
-  const logs = [...now.keys()].filter((file) => /^logs\/(users|accounts)\//.test(file))
-  expect(logs.filter((file) => !before.has(file))).toEqual([])
+  const made = new Map([...expected].map(([log, lines]) => [fileFor(log), Buffer.from(lines)]))
+  expectSame(logsAmong(now), left === 'nothing else' ? made : logsAmong(files))
+}
+
+const logsAmong = (files: Files) => new Map([...files].filter(([file]) => /^logs\/(users|accounts)\//.test(file)))
+
+/** Compared byte by byte first: to tell how they differ takes far longer. */
+function expectSame(files: Files, others: Files): void {
+  const same = ([file, bytes]: [string, Buffer]) => others.get(file)?.equals(bytes)
+  if (files.size === others.size && [...files].every(same)) return
+  const told = (all: Files) => Object.fromEntries([...all].map(([file, bytes]) => [file, bytes.toString('latin1')]))
+  expect(told(files)).toEqual(told(others))
 }

@@ -223,6 +223,25 @@ export class SimulatedDisk implements Disk {
     return this.#shut
   }
 
+  /** A file that has been there for long. */
+  prepareFile(path: string, bytes: Buffer): void {
+    const folder = dirname(path)
+    if (!this.exists(folder)) this.prepare(folder)
+    const file = new File(++this.#ids)
+    file.change({ at: 0, bytes })
+    file.synced()
+    this.#folder(folder).change([path.slice(folder.length + 1), file])
+    this.#folder(folder).synced()
+  }
+
+  /** Every file below a folder, by its path from there. */
+  *files(path: string, under = ''): Generator<[string, Buffer]> {
+    for (const [name, node] of this.#folder(path).names) {
+      if (node instanceof Folder) yield* this.files(`${path}/${name}`, `${under}${name}/`)
+      else yield [under + name, node.bytes.subarray(0, node.size)]
+    }
+  }
+
   /** Nothing runs any more; with the power, or the mount, goes what was not synced. Then somebody else may come. */
   end(power: boolean, loop: Loop): void {
     if (power) this.#root.cut(this.#chance)
