@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import pino from 'pino'
 import { describe, expect, it } from 'vitest'
 import { openDatabase } from '../src/core/tables.ts'
 import { JournalDamaged } from '../src/log/journal.ts'
@@ -292,6 +293,30 @@ describe('the views', () => {
     expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 1, out: expect.stringContaining('1 of them are damaged') })
     expect(await found()).toEqual(expected)
     expect((await cli(running.home, ['rebuild', '--check'])).out).toContain('A rebuild gives the same rows')
+  })
+
+  it('tell of each damaged log once, also where others contradict each other and all are folded once more', async () => {
+    const running = await run()
+    const lost = (await running.admin.start()).body.session_id
+    await running.admin.end({ session_id: lost })
+    await running.admin.start()
+    const bobs = (await running.admin.start({ user_id: 'bob' })).body.session_id
+    await running.stop()
+    const file = sessionFile(running.home, lost)
+    truncateSync(file, readFileSync(file).indexOf(10) + 1)
+    appendFileSync(sessionFile(running.home, bobs, 'bob'), 'scribble\n')
+    rmSync(projectionOf(running.home))
+    const told: Json[] = []
+    const logger = pino({ level: 'warn' }, { write: (line) => void told.push(JSON.parse(line)) })
+    await (await run(running.home, {}, undefined, { logger })).stop()
+    expect(told.filter(({ msg }) => msg === 'a log is damaged').map(({ log }) => log)).toEqual([lost, bobs])
+    const rebuilt = async () => {
+      const { err } = await cli(running.home, ['rebuild'])
+      return err.split('\n').flatMap((line) => /^users\/\w+\/sessions\/(\w+): /.exec(line)?.[1] ?? [])
+    }
+    expect(await rebuilt()).toEqual([lost, bobs])
+    await run(running.home)
+    expect(await rebuilt()).toEqual([lost, bobs])
   })
 
   it('come back when they are damaged while they are in use', async () => {

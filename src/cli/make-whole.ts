@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs'
 import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Command } from '../core/command.ts'
-import { fill, takingTurns } from '../core/fold.ts'
+import { fill, takingTurns, type Unfolded } from '../core/fold.ts'
 import { linesOf } from '../core/log.ts'
 import { parseLine, type Recorded } from '../core/record.ts'
 import { type Sessile, system } from '../core/sessile.ts'
@@ -24,13 +24,14 @@ import type { Told } from './sought.ts'
 export async function* makeWhole(config: Config, salvage: Salvage, known: Glimpse | Unseen): AsyncGenerator<Told> {
   for (;;) {
     const wrong = await fold(config)
-    if (wrong.size === 0) break
+    if (wrong.length === 0) break
     let ended = 0
-    for await (const told of endWhatIsInTheWay(config, salvage, [...wrong.keys()])) {
+    const logs = wrong.map(({ log }) => log)
+    for await (const told of endWhatIsInTheWay(config, salvage, logs)) {
       ended++
       yield told
     }
-    if (ended === 0) for (const [log, { why, folded }] of wrong) yield cut(config, salvage, log, why, folded)
+    if (ended === 0) for (const unfolded of wrong) yield cut(config, salvage, unfolded)
   }
   let revoked = 0
   for await (const told of revokeAgain(config, known)) {
@@ -40,25 +41,20 @@ export async function* makeWhole(config: Config, salvage: Salvage, known: Glimps
   if (revoked > 0) await fold(config)
 }
 
-type Unfolded = Map<string, { why: string; folded: number }>
-
 /** Makes the views of the new directory, and tells which logs cannot be folded, and how far they can. */
-async function fold(config: Config): Promise<Unfolded> {
+async function fold(config: Config): Promise<Unfolded[]> {
   const live = projectionOf(config.home)
-  const wrong: Unfolded = new Map()
   const log = openLog({ config })
   try {
     const views = Views.create(freshOf(live), features, true)
     const shelf = new FileShelf(config.home, { reuse: true })
-    const { latest } = await takingTurns(
-      fill(views, { events: features.events, shelf, wrong: (name, why, folded) => wrong.set(name, { why, folded }) }),
-    )
+    const { latest, unfolded } = await takingTurns(fill(views, { events: features.events, shelf }))
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
     Views.replace(live, freshOf(live))
+    return unfolded
   } finally {
     log.close()
   }
-  return wrong
 }
 
 /** Lets the recorder do something in the new directory, and comes to a clean end. */
@@ -105,7 +101,7 @@ function startIn(shelf: FileShelf, log: string): Recorded<{ kind: string }>[] {
 }
 
 /** Keeps what of a log can be folded, and sets the rest aside. */
-function cut(config: Config, salvage: Salvage, log: string, why: string, folded: number): Told {
+function cut(config: Config, salvage: Salvage, { log, why, folded }: Unfolded): Told {
   const shelf = new FileShelf(config.home)
   const whole = shelf.read(log, 0, shelf.size(log))
   const kept = salvage.aside(`${log}.unfolded`, [whole.subarray(folded)])

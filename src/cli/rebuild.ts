@@ -6,7 +6,7 @@ import { constants, setPriority } from 'node:os'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
-import { agreeing, catchUp, fill, follow, type Progress, takingTurns } from '../core/fold.ts'
+import { agreeing, catchUp, fill, follow, type Progress, takingTurns, type Unfolded } from '../core/fold.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
@@ -41,6 +41,10 @@ interface Done {
   seconds: number
 }
 
+interface Made extends Done {
+  unfolded: Unfolded[]
+}
+
 /** How many logs may still have grown when the recorder takes over: it folds those itself, between two batches. */
 const FEW = 50
 const MOST_ROUNDS = 20
@@ -48,7 +52,14 @@ const MOST_ROUNDS = 20
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
   const running = holder(config)
-  return running ? agreeing((without) => rebuildBeside(config, live, running, without)) : rebuildAlone(config)
+  return running ? agreed((without) => rebuildBeside(config, live, running, without)) : rebuildAlone(config)
+}
+
+/** Says of the views that were made in the end which logs are damaged. */
+async function agreed<T extends Made>(make: (without: ReadonlySet<string>) => Promise<T>): Promise<Omit<T, 'unfolded'>> {
+  const { unfolded, ...done } = await agreeing(make)
+  for (const { log, why } of unfolded) say(`${log}: ${why}`)
+  return done
 }
 
 /** Nobody holds the data: this process does, for as long as it takes. */
@@ -68,7 +79,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
     }
   }
   try {
-    const done = await agreeing(make)
+    const done = await agreed(make)
     log.assertOurs()
     Views.replace(live, freshOf(live))
     return done
@@ -78,7 +89,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
 }
 
 /** A recorder is at work: it tells which logs grow, and takes over when few are left. */
-async function rebuildBeside(config: Config, live: string, running: Holder, without: ReadonlySet<string>): Promise<Done> {
+async function rebuildBeside(config: Config, live: string, running: Holder, without: ReadonlySet<string>): Promise<Made> {
   // Whoever is recording goes first.
   setPriority(constants.priority.PRIORITY_LOW)
   const shelf = new FileShelf(config.home)
@@ -115,16 +126,14 @@ async function filled(
   views: Views,
   live: string,
   from: { shelf: Shelf; settled?: boolean; without?: ReadonlySet<string>; until?: (log: string) => number },
-): Promise<Done & { latest: number }> {
+): Promise<Made & { latest: number }> {
   const began = performance.now()
-  const damaged: string[] = []
-  const wrong = (log: string, why: string) => void damaged.push(`${log}: ${why}`)
-  const filling = fill(views, { events: features.events, ...from, wrong })
-  const { latest, logs, records } = await takingTurns(filling, progress(began, expectedRecords(live)))
+  const filling = fill(views, { events: features.events, ...from })
+  const { latest, logs, records, unfolded } = await takingTurns(filling, progress(began, expectedRecords(live)))
   const seconds = (performance.now() - began) / 1000
-  for (const finding of damaged) say(finding)
-  const says = `Rebuilt from ${records} records in ${logs} logs in ${seconds.toFixed(1)} s${damaged.length > 0 ? `; ${damaged.length} of them are damaged (sessile verify tells where)` : ''}.`
-  return { ok: damaged.length === 0, says, logs, records, seconds, latest }
+  const damaged = unfolded.length > 0 ? `; ${unfolded.length} of them are damaged (sessile verify tells where)` : ''
+  const says = `Rebuilt from ${records} records in ${logs} logs in ${seconds.toFixed(1)} s${damaged}.`
+  return { ok: unfolded.length === 0, says, logs, records, seconds, latest, unfolded }
 }
 
 function progress(began: number, expected: number): (done: Progress) => void {
@@ -171,7 +180,7 @@ async function check(config: Config): Promise<Done> {
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, moment) ? 0 : Number.POSITIVE_INFINITY)
-    const { views, ...done } = await agreeing(async (without) => {
+    const { views, ...done } = await agreed(async (without) => {
       const views = Views.create(scratch, features)
       const { latest: _, ...done } = await filled(views, live, { shelf, until, without })
       views.mustAgree()

@@ -141,7 +141,22 @@ export interface Progress {
   bytes: number
 }
 
-/** Folds every log of the shelf into fresh views. Yields often, so that others get a turn. Ends with the latest time. */
+/** A log that was folded in part or not at all. */
+export interface Unfolded {
+  log: string
+  why: string
+  /** How many bytes of it were folded before that. */
+  folded: number
+}
+
+export interface Filled extends Progress {
+  /** The latest time of a record. */
+  latest: number
+  /** Told at the end: views that contradict each other are filled once more, and it would be told twice. */
+  unfolded: Unfolded[]
+}
+
+/** Folds every log of the shelf into fresh views. Yields often, so that others get a turn. */
 export function* fill(
   views: Views,
   {
@@ -150,7 +165,6 @@ export function* fill(
     settled = false,
     without = NONE,
     until = () => Number.POSITIVE_INFINITY,
-    wrong = () => {},
   }: {
     events: Events
     shelf: Shelf
@@ -158,11 +172,9 @@ export function* fill(
     /** The last names of logs that are left out, because they contradict newer ones. */
     without?: ReadonlySet<string>
     until?: (log: string) => number
-    /** `folded`: how many bytes of the log were folded before that. */
-    wrong?: (log: string, why: string, folded: number) => void
   },
-): Generator<Progress, Progress & { latest: number }> {
-  const done = { logs: 0, records: 0, bytes: 0, latest: 0 }
+): Generator<Progress, Filled> {
+  const done: Filled = { logs: 0, records: 0, bytes: 0, latest: 0, unfolded: [] }
   let told = 0
   views.begin()
   for (const log of shelf.names()) {
@@ -171,7 +183,7 @@ export function* fill(
       : foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
     if (folded.wrong !== undefined) {
       views.noteDamage(log, folded.wrong)
-      wrong(log, folded.wrong, folded.head?.size ?? 0)
+      done.unfolded.push({ log, why: folded.wrong, folded: folded.head?.size ?? 0 })
     }
     if (folded.head) {
       done.latest = Math.max(done.latest, folded.head.at)
@@ -251,13 +263,10 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   const fresh = `${file}.restored`
   const began = Date.now()
   log.settle()
-  const wrong = (name: string, why: string) => report('a log is damaged', { log: lastName(name), why })
   const make = async (without: ReadonlySet<string>) => {
     const views = Views.create(fresh, gathered)
     try {
-      const { latest, ...done } = await takingTurns(
-        fill(views, { events: gathered.events, shelf: log, settled: true, without, wrong }),
-      )
+      const { latest, ...done } = await takingTurns(fill(views, { events: gathered.events, shelf: log, settled: true, without }))
       views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
       return done
     } catch (error) {
@@ -265,7 +274,8 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
       throw error
     }
   }
-  const done = await agreeing(make)
+  const { unfolded, ...done } = await agreeing(make)
+  for (const { log, why } of unfolded) report('a log is damaged', { log: lastName(log), why })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
   log.assertOurs()
   Views.replace(file, fresh)
