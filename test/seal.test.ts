@@ -161,6 +161,14 @@ describe('seal', () => {
     )
   })
 
+  it('does not check after what has no hash, whatever was checked before', () => {
+    const line = without(seal(genesis(LOG), '{').line)
+    for (const none of ['', 'short', genesis(LOG).slice(0, 42), '!'.repeat(43)]) {
+      expect(check(genesis(LOG), line).ok).toBe(true)
+      expect(check(none, line).ok).toBe(false)
+    }
+  })
+
   it('has a salt of its own for every line, so that equal contents cannot be told to be equal', () => {
     const salts = Array.from({ length: 2000 }, () => apart(without(seal(genesis(LOG), 'same').line)).salt.toString('hex'))
     expect(new Set(salts).size).toBe(2000)
@@ -231,6 +239,22 @@ describe('verify', () => {
       flipped[at] = bytes[at] as number
     }
     expect(missed).toEqual([])
+  })
+
+  it('finds every bit that is flipped in an erased line, and names that line alone', () => {
+    const whole = erased(three[1] as Buffer, 2)
+    const hash = whole.indexOf('"hash":"') + '"hash":"'.length
+    // Who ordered it is not sealed.
+    const orderedBy = whole.indexOf(ORDERED_BY)
+    for (let bit = 0; bit < 8 * (whole.length - 1); bit++) {
+      const at = bit >> 3
+      if (at >= orderedBy && at < orderedBy + ORDERED_BY.length) continue
+      const line = Buffer.from(whole)
+      line[at] = (line[at] as number) ^ (1 << (bit & 7))
+      const lines = new Set(found(three.with(1, line)).map((finding) => finding.line))
+      const trusted = (at >= hash && at < hash + 43) || line[at] === 10
+      expect([bit, lines.has(2), trusted || lines.size === 1]).toEqual([bit, true, true])
+    }
   })
 
   /** A log of some lines, and two places in it. */

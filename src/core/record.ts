@@ -152,7 +152,7 @@ export function parseLine(line: Buffer): Recorded | Erased {
   return Object.assign(scanned.envelope, { data })
 }
 
-export function parseErased(line: Buffer): Erased {
+function parseErased(line: Buffer): Erased {
   const value = parsed(line)
   if (!isErased(value)) throw new Error('not a record')
   return value

@@ -33,7 +33,8 @@ export function genesis(log: string): string {
 const link = Buffer.allocUnsafe(64)
 /** `commit` as latin1. */
 function chain(previous: string, commit: string): string {
-  link.write(previous, 0, 32, 'base64url')
+  // What has no hash has none of the line that was chained before it either.
+  if (link.write(previous, 0, 32, 'base64url') < 32) link.fill(0, 0, 32)
   link.write(commit, 32, 'latin1')
   return hash('sha256', link, 'base64url')
 }
@@ -63,7 +64,7 @@ export function seal(previous: string, content: string): { line: Buffer; hash: s
 export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max(0, line.length - HASH_TEXT - 2), line.length - 2)
 
 /** Does a line end the way one ends that has its content? */
-export const isSealed = (line: Buffer): boolean =>
+const isSealed = (line: Buffer): boolean =>
   line.length > SEAL_LENGTH &&
   line.toString('latin1', line.length - SEAL_LENGTH, line.length - SEAL_LENGTH + SALT_FIELD.length) === SALT_FIELD
 
@@ -90,6 +91,22 @@ export function check(previous: string, line: Buffer): Checked {
 
 /** Where a salt and the content after it are put side by side. */
 let room = Buffer.allocUnsafeSlow(64 * 1024)
+
+/**
+ * The hash that the next line has to follow from: where a seal does not hold, the one that the line claims to have. Three
+ * walk along a chain by this, and each on its own, since a break means another thing to each: who verifies goes on and tells
+ * all of them (verify.ts), who reads ends there (sound.ts), and a backup keeps the first in mind (log/saved.ts).
+ */
+export const hashAfter = (sealed: Checked, line: Buffer): string => (sealed.ok ? sealed.hash : statedHash(line))
+
+const ERASED_END = '","erased_by":"'.length + 36 + 2
+
+/** The hash that a line (without its newline) claims to have, as far as it can still be told where that stood. */
+export function statedHash(line: Buffer): string {
+  const erased = !isSealed(line) && (line.toString('latin1', 0, 7) === '{"seq":' || line.includes('","erased_by":"'))
+  const end = line.length - (erased ? ERASED_END : 2)
+  return line.toString('latin1', Math.max(0, end - HASH_TEXT), Math.max(0, end))
+}
 
 const reprint = (text: string) => Buffer.from(text, 'base64url').toString('base64url')
 

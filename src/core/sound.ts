@@ -3,8 +3,7 @@
 
 import { Refusal } from './errors.ts'
 import { linesOf, type PlacedLine, type Shelf } from './log.ts'
-import { parseErased } from './record.ts'
-import { check, genesis, hashIn, isSealed } from './seal.ts'
+import { check, genesis, statedHash } from './seal.ts'
 
 /** A place between two lines: where the next one begins, and what it follows. */
 export interface Place {
@@ -54,16 +53,6 @@ export function placeAt(shelf: Shelf, log: string, offset: number): Place {
 
 /** An erased line is shorter than that, and any other ends with its seal. */
 const LONGEST_END = 512
-
-/** The hash that a line (without its newline) claims to have; what is no line of a log claims none. */
-export function statedHash(line: Buffer): string {
-  if (isSealed(line)) return hashIn(line)
-  try {
-    return parseErased(line).hash
-  } catch {
-    return ''
-  }
-}
 
 const damagedAt = (number: number | undefined, why: string) =>
   new Refusal(

@@ -5,7 +5,7 @@ import type { Events } from './event.ts'
 import { linesOf, type Shelf } from './log.ts'
 import { type Envelope, parsed, scan } from './record.ts'
 import type { Schemas } from './schemas.ts'
-import { check, genesis, hashIn } from './seal.ts'
+import { check, genesis, hashAfter } from './seal.ts'
 
 export interface Finding {
   log: string
@@ -64,17 +64,17 @@ export function checkLine(
 ): Place {
   const number = seq + 1
   const sealed = check(hash, line)
+  const after = { seq: number, hash: hashAfter(sealed, line), latest }
   if (!sealed.ok) found(sealed.why)
   if (sealed.ok && sealed.erased) {
     if (!line.toString().startsWith(`{"seq":${number},`)) found(`its seq is not ${number}`)
-    return { seq: number, hash: sealed.hash, latest }
+    return after
   }
   const envelope = checkRecord(contract, log, number, line, latest, found)
-  if (!sealed.ok) return { seq: number, hash: hashIn(line), latest }
-  if (!envelope) return { seq: number, hash: sealed.hash, latest }
-  see(envelope, line)
   // What a broken line says of its time is not held against the lines after it.
-  return { seq: number, hash: sealed.hash, latest: envelope.timestamp > latest ? envelope.timestamp : latest }
+  if (!sealed.ok || !envelope) return after
+  see(envelope, line)
+  return envelope.timestamp > latest ? { ...after, latest: envelope.timestamp } : after
 }
 
 function checkRecord(

@@ -6,7 +6,7 @@ import { existsSync, lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
-import { check, genesis, hashIn } from '../core/seal.ts'
+import { check, genesis, hashAfter } from '../core/seal.ts'
 import { isHeld } from './lock.ts'
 import { logIn, type Manifest, readManifest, replacedOf, type Saved } from './manifest.ts'
 import { partsOf, readPart } from './shelf.ts'
@@ -31,7 +31,7 @@ export class Chain {
   take(line: Buffer): void {
     const sealed = check(this.hash, line)
     this.lines++
-    this.hash = sealed.ok ? sealed.hash : hashIn(line)
+    this.hash = hashAfter(sealed, line)
     if (!sealed.ok) this.damaged ??= `line ${this.lines}: ${sealed.why}`
   }
 }

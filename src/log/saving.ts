@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
 import { CHUNK, linesOf, type Shelf, SyncFailed } from '../core/log.ts'
 import { scan } from '../core/record.ts'
-import { check, genesis, hashIn } from '../core/seal.ts'
+import { check, genesis, hashAfter } from '../core/seal.ts'
 import { codeOf, type Disk, realDisk } from './disk.ts'
 import { isFull } from './journal.ts'
 import { isBelow, notWhole, type Saved } from './manifest.ts'
@@ -181,7 +181,7 @@ class Saving {
           became = isErasure ? 'erased' : `its line ${number} is not the one that was saved`
         }
       }
-      hash = kept.ok ? kept.hash : hashIn(bytes)
+      hash = hashAfter(kept, bytes)
     }
     if (sha.digest('hex') !== sha256) throw notWhole(`${path}: its SHA-256 is not that of what was saved`)
     return became
