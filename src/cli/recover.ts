@@ -46,7 +46,7 @@ export const recoverVerb: Verb = {
     mustBeFree(from)
     mustBeWhole(salvage.home)
     if (told.length > 0) salvage.aside('report.jsonl', [Buffer.from(told.map((one) => `${JSON.stringify(one)}\n`).join(''))])
-    salvage.finish()
+    await salvage.finish()
     const lost = told.filter(({ level }) => level === 'lost').length
     if (values.json) await putJson({ to: salvage.home, ...totals, lost })
     else say(summary(salvage.home, totals, lost, config.colour))

@@ -1,7 +1,7 @@
 // Many lines into many files, for copies of whole data directories: gathered before they are written, and synced at the end.
 
 import { dirname } from 'node:path'
-import { type Disk, each, writeAll } from './disk.ts'
+import { type Disk, each, withFile, writeAll } from './disk.ts'
 
 const AT_ONCE = 1024 * 1024
 
@@ -21,6 +21,17 @@ export function gathering(disk: Disk, fd: number, from: number, work: (write: (b
   })
   flush()
   return end
+}
+
+/** Makes a file of these pieces and of nothing else. It is durable once it is hardened. */
+export function filled(disk: Disk, path: string, pieces: Iterable<Buffer>): void {
+  disk.makeFolder(dirname(path))
+  withFile(disk, path, true, (fd) => {
+    const end = gathering(disk, fd, 0, (write) => {
+      for (const piece of pieces) write(piece)
+    })
+    disk.truncate(fd, end)
+  })
 }
 
 /** Makes files durable, and the names that lead to them from this folder on. */

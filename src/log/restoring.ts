@@ -6,8 +6,8 @@ import { dirname, join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
 import { linesOf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
-import { gathering, hardened } from './bulk.ts'
-import { codeOf, type Disk, realDisk, removeTree, withFile } from './disk.ts'
+import { filled, hardened } from './bulk.ts'
+import { codeOf, type Disk, realDisk, removeTree } from './disk.ts'
 import { isFull } from './journal.ts'
 import { logIn, notWhole, type Saved } from './manifest.ts'
 import type { Backup } from './saved.ts'
@@ -61,12 +61,13 @@ export class Restoring {
   /** A file as it was saved. Its digest is looked at once more, on the way. */
   #copy(backup: Backup, { name, bytes: length, sha256 }: Saved, done: Restored): void {
     const sha = createHash('sha256')
-    this.#writing(name, (write) => {
+    const pieces = function* () {
       for (const bytes of partsOf(backup.pathOf(name), length)) {
         sha.update(bytes)
-        write(bytes)
+        yield bytes
       }
-    })
+    }
+    this.#write(name, pieces())
     if (sha.digest('hex') !== sha256) throw notWhole(`${name} changed while it was read`)
     done.files++
     done.bytes += length
@@ -79,10 +80,11 @@ export class Restoring {
     else {
       const first = lines.next()
       if (first.done) return
-      this.#writing(`logs/${log}.jsonl`, (write) => {
-        write(first.value)
-        for (const line of lines) write(line)
-      })
+      const all = function* () {
+        yield first.value
+        yield* lines
+      }
+      this.#write(`logs/${log}.jsonl`, all())
       done.files++
     }
   }
@@ -98,11 +100,10 @@ export class Restoring {
     }
   }
 
-  #writing(name: string, work: (write: (bytes: Buffer) => void) => void): void {
+  #write(name: string, pieces: Iterable<Buffer>): void {
     const path = join(this.aside, name)
-    this.#disk.makeFolder(dirname(path))
     this.#touched.push(path)
-    withFile(this.#disk, path, true, (fd) => gathering(this.#disk, fd, 0, work))
+    filled(this.#disk, path, pieces)
   }
 
   /** From here on it is a data directory. The logs come first: views without logs are nothing, and a start makes views anew. */

@@ -1,18 +1,17 @@
 // Writing a data directory anew, for what was salvaged from another: logs under `logs/`, and what could not go there under
 // `salvage/`, byte for byte. It writes only where nothing was before, and everything is on the disk when it is done.
 
-import { closeSync, existsSync, openSync, readdirSync, readSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve, sep } from 'node:path'
 import { Refusal } from '../core/errors.ts'
-import { type Disk, realDisk, withFile, writeAll } from './disk.ts'
-import { fileOf, logsOf } from './shelf.ts'
-
-const PIECE = 1024 * 1024
+import { filled, hardened } from './bulk.ts'
+import { type Disk, realDisk } from './disk.ts'
+import { fileOf, logsOf, partsOf } from './shelf.ts'
 
 export class Salvage {
   readonly home: string
   readonly #disk: Disk
-  readonly #folders = new Set<string>()
+  readonly #touched = new Set<string>()
 
   private constructor(home: string, disk: Disk) {
     this.home = home
@@ -29,7 +28,7 @@ export class Salvage {
     if (existsSync(target) && readdirSync(target).length > 0)
       throw new Refusal('refused', 'not-empty', `${to} is not empty: recover into a new directory.`)
     const salvage = new Salvage(target, disk)
-    salvage.#makeFolder(logsOf(target))
+    disk.makeFolder(logsOf(target))
     return salvage
   }
 
@@ -40,7 +39,7 @@ export class Salvage {
 
   /** Copies the bytes beside a log, as they are. */
   artifact(path: string, from: string): void {
-    this.#write(join(logsOf(this.home), path), piecesOf(from))
+    this.#write(join(logsOf(this.home), path), partsOf(from, statSync(from).size))
   }
 
   /** Keeps what could not go into a log; returns where. */
@@ -52,59 +51,28 @@ export class Salvage {
 
   /** Takes a log that was written out of sight, or brings it back. */
   withhold(name: string): void {
-    this.#move(fileOf(this.home, name), `${fileOf(this.home, name)}.held`)
+    this.#disk.rename(fileOf(this.home, name), `${fileOf(this.home, name)}.held`)
   }
 
   bringBack(name: string): void {
-    this.#move(`${fileOf(this.home, name)}.held`, fileOf(this.home, name))
+    this.#disk.rename(`${fileOf(this.home, name)}.held`, fileOf(this.home, name))
   }
 
   remove(name: string): void {
-    this.#disk.remove(fileOf(this.home, name))
-    this.#disk.syncFolderNow(dirname(fileOf(this.home, name)))
+    const path = fileOf(this.home, name)
+    this.#disk.remove(path)
+    this.#disk.syncFolderNow(dirname(path))
+    this.#touched.delete(path)
   }
 
-  /** Makes every name that was given durable. */
-  finish(): void {
-    for (const folder of this.#folders) this.#disk.syncFolderNow(folder)
+  /** Makes durable what was written: until then it is a new directory that nobody counts on. */
+  finish(): Promise<void> {
+    return hardened(this.#disk, this.#touched, this.home)
   }
 
   #write(path: string, pieces: Iterable<Buffer>): void {
-    this.#makeFolder(dirname(path))
-    withFile(this.#disk, path, true, (fd) => {
-      let at = 0
-      for (const piece of pieces) {
-        writeAll(this.#disk, fd, piece, at)
-        at += piece.length
-      }
-      this.#disk.truncate(fd, at)
-      this.#disk.syncNow(fd)
-    })
-  }
-
-  #makeFolder(path: string): void {
-    this.#disk.makeFolder(path)
-    for (let folder = path; folder.length >= dirname(this.home).length; folder = dirname(folder)) this.#folders.add(folder)
-  }
-
-  #move(from: string, to: string): void {
-    this.#disk.rename(from, to)
-    this.#disk.syncFolderNow(dirname(to))
-  }
-}
-
-function* piecesOf(path: string): Generator<Buffer> {
-  const fd = openSync(path, 'r')
-  try {
-    for (let at = 0; ; ) {
-      const piece = Buffer.allocUnsafe(PIECE)
-      const read = readSync(fd, piece, 0, PIECE, at)
-      if (read === 0) return
-      at += read
-      yield piece.subarray(0, read)
-    }
-  } finally {
-    closeSync(fd)
+    this.#touched.add(path)
+    filled(this.#disk, path, pieces)
   }
 }
 
