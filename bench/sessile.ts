@@ -2,17 +2,16 @@
 
 import { openLog, openRecorder } from '../src/app.ts'
 import { readConfig } from '../src/config.ts'
-import type { Command } from '../src/core/command.ts'
+import { atRoute } from '../src/core/feature.ts'
 import { type Sessile, system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
 
 /** As whoever sets nothing but a folder has it. */
 export const configOf = (home: string) => readConfig({ SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_LOG_LEVEL: 'silent' })
 
-const command = (at: string) => features.commands.find((command) => command.at === at) as Command
-export const start = command('POST /session_manager/sessions.start')
-export const append = command('POST /api/v1/sessions/{session_id}/records')
-export const end = command('POST /session_manager/sessions.end')
+export const start = atRoute(features.commands, 'POST /session_manager/sessions.start')
+export const append = atRoute(features.commands, 'POST /api/v1/sessions/{session_id}/records')
+export const end = atRoute(features.commands, 'POST /session_manager/sessions.end')
 
 /** What somebody said: with its envelope and seal a line of about 400 bytes, 50 of them what was said. */
 export const said = (user_id: string) => ({

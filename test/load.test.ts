@@ -3,8 +3,8 @@
 
 import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
-import type { Command } from '../src/core/command.ts'
 import type { Refusal } from '../src/core/errors.ts'
+import { atRoute } from '../src/core/feature.ts'
 import { system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
 import {
@@ -152,7 +152,7 @@ describe('more than can be recorded', () => {
   it('is refused while the disk takes its time, not queued for ever; what was acknowledged is there once', async () => {
     const { running, disk } = await runOnFailingDisk()
     const { session_id } = (await running.admin.start()).body
-    const append = features.commands.find(({ at }) => at?.endsWith('/records')) as Command
+    const append = atRoute(features.commands, 'POST /api/v1/sessions/{session_id}/records')
     const release = disk.holdSync()
     const outcomes: Promise<string>[] = []
     const ask = (text: string) =>

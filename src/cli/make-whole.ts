@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
-import type { Command } from '../core/command.ts'
+import { atRoute } from '../core/feature.ts'
 import { fill, takingTurns, type Unfolded } from '../core/fold.ts'
 import { linesOf } from '../core/log.ts'
 import { parseLine, type Recorded } from '../core/record.ts'
@@ -67,8 +67,6 @@ async function recording<T>(config: Config, work: (sessile: Sessile) => Promise<
   }
 }
 
-const commandAt = (at: string) => features.commands.find((command) => command.at === at) as Command
-
 /** Ends the active sessions that keep others from beginning. The others are out of sight meanwhile. */
 async function* endWhatIsInTheWay(config: Config, salvage: Salvage, logs: readonly string[]): AsyncGenerator<Told> {
   const shelf = new FileShelf(config.home)
@@ -82,7 +80,7 @@ async function* endWhatIsInTheWay(config: Config, salvage: Salvage, logs: readon
         const active = sessile.reading((read) => activeOf(read(sessions), user_id, data.kind))
         if (!active) continue
         const body = { user_id, session_id: active.session_id, performer_id: 'system', reason: 'disconnected' }
-        await sessile.perform(commandAt('POST /session_manager/sessions.end'), { body, caller: system })
+        await sessile.perform(atRoute(features.commands, 'POST /session_manager/sessions.end'), { body, caller: system })
         const log = `users/${user_id}/sessions/${active.session_id}`
         const what = `The end of this session is lost, and ${session_id} began after it: the system has ended it anew, as of now.`
         told.push({ level: 'note', log, file: fileOf(config.home, log), what })
@@ -126,7 +124,7 @@ async function* revokeAgain(config: Config, known: Glimpse | Unseen): AsyncGener
   if (lost.length === 0) return
   await recording(config, async (sessile) => {
     for (const key_id of lost) {
-      await sessile.perform(commandAt('POST /api/v1/keys/{key_id}/revoke'), { body: { key_id }, caller: system })
+      await sessile.perform(atRoute(features.commands, 'POST /api/v1/keys/{key_id}/revoke'), { body: { key_id }, caller: system })
     }
   })
   for (const key_id of lost)

@@ -6,6 +6,7 @@ import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
+import { atRoute } from '../core/feature.ts'
 import type { Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
 import { features } from '../features/index.ts'
@@ -95,11 +96,7 @@ const inWords = (reason: string, detail: string, faults: Fault[] = []) =>
   new Refusal('refused', reason, [detail, ...faults.map(({ path, message }) => `${path}: ${message}`)].join(' '))
 
 /** What answers at this route. */
-export function at(route: string): Command | Query {
-  const found = features.commands.find((command) => command.at === route) ?? features.queries.find((query) => query.at === route)
-  if (!found) throw new Error(`no feature answers ${route}`)
-  return found
-}
+export const at = (route: string): Command | Query => atRoute([...features.commands, ...features.queries], route)
 
 /** Performs a command or asks a query, wherever the recorder is. */
 export async function reach(config: Config, what: Command | Query, input: Record<string, unknown>): Promise<unknown> {

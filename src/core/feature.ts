@@ -62,6 +62,13 @@ export function gather(features: readonly Feature[], folder: URL): Gathered {
   }
 }
 
+/** The command or query that a route leads to. */
+export function atRoute<T extends Pick<Command | Query, 'at'>>(all: readonly T[], route: string): T {
+  const found = all.find(({ at }) => at === route)
+  if (!found) throw new Error(`broken: nothing is at ${route}`)
+  return found
+}
+
 function digestOf(folder: URL): string {
   const digest = createHash('sha256')
   for (const name of readdirSync(folder).sort()) digest.update(name).update(readFileSync(new URL(name, folder)))

@@ -3,6 +3,7 @@
 import { openLog, openRecorder } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import type { Command } from '../../src/core/command.ts'
+import { atRoute } from '../../src/core/feature.ts'
 import { adopt, catchUp, fill, takingTurns } from '../../src/core/fold.ts'
 import { type Source, uuid } from '../../src/core/ids.ts'
 import { type Sessile, system } from '../../src/core/sessile.ts'
@@ -16,10 +17,9 @@ import type { Operation, SimulatedDisk } from './disk.ts'
 import type { Ledger } from './ledger.ts'
 import type { Loop } from './loop.ts'
 
-const commandAt = (at: string) => features.commands.find((command) => command.at === at) as Command
-const start = commandAt('POST /session_manager/sessions.start')
-const append = commandAt('POST /api/v1/sessions/{session_id}/records')
-const end = commandAt('POST /session_manager/sessions.end')
+const start = atRoute(features.commands, 'POST /session_manager/sessions.start')
+const append = atRoute(features.commands, 'POST /api/v1/sessions/{session_id}/records')
+const end = atRoute(features.commands, 'POST /session_manager/sessions.end')
 
 const users = ['ada', 'bob', 'eve', 'zoe']
 const operations: readonly Operation[] = ['open', 'write', 'truncate', 'makeFolder', 'rename', 'remove']
