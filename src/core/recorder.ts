@@ -162,8 +162,10 @@ export class Recorder {
           this.#tend()
         }
         if (this.#queue.length > 0) this.#batch()
-        // A sync is under way: others may join the next batch meanwhile, and what is read must not starve.
-        if (this.#syncing.underWay) await (this.#queue.length < FEW ? this.#syncing.underWay : turn())
+        // While a sync is under way others may join the next batch, and when it ends, those who have come by then; what is
+        // read must not starve.
+        if (this.#queue.length < FEW) await this.#syncing.underWay
+        if (this.#queue.length > 0) await turn()
       }
     } finally {
       this.#running = undefined

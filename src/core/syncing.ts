@@ -10,6 +10,11 @@ interface Batch {
   lines: readonly Line[]
 }
 
+/** So much longer or shorter a sync is taken to be after one that was. */
+const STEP = 0.05
+/** Whatever the disk, a slice has time for some commands: each costs a write. */
+const LEAST_MS = 0.1
+
 type Answer = (batch: Batch) => void
 type Failed = (error: Error, waiting: readonly Waiting[]) => void
 
@@ -20,6 +25,7 @@ export class Syncing {
   #written: Batch[] = []
   /** Resolves when all that has been written is answered; undefined when it is. */
   underWay: Promise<void> | undefined
+  /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
 
   constructor(log: Log, answer: Answer, failed: Failed) {
@@ -67,6 +73,7 @@ export class Syncing {
   async #timed(): Promise<void> {
     const began = performance.now()
     await this.#log.sync()
-    this.#takes += (performance.now() - began - this.#takes) / 16
+    const step = performance.now() - began > this.#takes ? 1 + STEP : 1 - STEP
+    this.#takes = Math.max(LEAST_MS, step * this.#takes)
   }
 }
