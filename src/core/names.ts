@@ -78,7 +78,13 @@ class Fresh {
   }
 
   find(key: number, name: string): Remembered[] {
-    return this.#at(key).flatMap((i) => (this.#names[i] === name ? [{ ...this.#placeAt(i), body: this.#bodies[i] as string }] : []))
+    const found: Remembered[] = []
+    for (let slot = this.#slotOf(key, key); slot >= 0; slot = this.#slotOf(key, slot + 1)) {
+      const i = (this.#slots[slot] as number) - 1
+      if (this.#names[i] === name)
+        found.push({ log: this.#logs[i] as string, offset: this.#offsets[i] as number, body: this.#bodies[i] as string })
+    }
+    return found
   }
 
   /** Takes back the last ones, so that so many remain. What was added last stands in the way of none before it. */
@@ -98,23 +104,20 @@ class Fresh {
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as number
       if (key === keys[i - 1]) continue
-      for (const at of this.#at(key)) yield { key, ...this.#placeAt(at) }
+      for (let slot = this.#slotOf(key, key); slot >= 0; slot = this.#slotOf(key, slot + 1)) {
+        const at = (this.#slots[slot] as number) - 1
+        yield { key, log: this.#logs[at] as string, offset: this.#offsets[at] as number }
+      }
     }
   }
 
-  #placeAt(i: number): Place {
-    return { log: this.#logs[i] as string, offset: this.#offsets[i] as number }
-  }
-
-  /** Which ones have this key, in the order in which they came. */
-  #at(key: number): number[] {
-    const found: number[] = []
+  /** The first slot from there on that holds a name with this key, or -1: they are met in the order in which they came. */
+  #slotOf(key: number, from: number): number {
     const mask = this.#slots.length - 1
-    for (let slot = key & mask; this.#slots[slot] !== 0; slot = (slot + 1) & mask) {
-      const i = (this.#slots[slot] as number) - 1
-      if (this.#keys[i] === key) found.push(i)
+    for (let slot = from & mask; this.#slots[slot] !== 0; slot = (slot + 1) & mask) {
+      if (this.#keys[(this.#slots[slot] as number) - 1] === key) return slot
     }
-    return found
+    return -1
   }
 
   #freeSlot(key: number): number {
