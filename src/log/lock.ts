@@ -81,6 +81,8 @@ export class Lock {
   readonly #hold: Hold
   readonly #disk: Disk
   readonly #journal: string
+  /** Looked at before each write and after each sync: its path is put together once. */
+  readonly #path: string
   readonly #lost: (error: Error) => void
   readonly #spend: (work: () => void) => void
   #holder: Holder
@@ -90,6 +92,7 @@ export class Lock {
     this.#hold = hold
     this.#disk = disk
     this.#journal = journal
+    this.#path = lockIn(journal)
     this.#lost = lost
     this.#spend = spend
     this.#holder = { pid: process.pid, since: new Date(now).toISOString() }
@@ -115,12 +118,16 @@ export class Lock {
   /** Looks whether the lock is still the one that is held; where it is not, this process is at its end. */
   assertOurs(): void {
     if (this.#over) throw this.#over
-    if (this.#disk.identity(lockIn(this.#journal)) === this.#hold.identity) return
+    if (this.#isOurs) return
     const next = holderOf(this.#journal)
     const who = next && next.pid !== process.pid ? `process ${next.pid}${next.url ? ` on ${next.url}` : ''}` : 'another process'
     this.#over = new TakenOver(`${who} has taken over the data`)
     this.#lost(this.#over)
     throw this.#over
+  }
+
+  get #isOurs(): boolean {
+    return this.#disk.identity(this.#path) === this.#hold.identity
   }
 
   /** Says how the holder can be reached. */
@@ -143,7 +150,7 @@ export class Lock {
 
   release(): void {
     // The note of whoever took over is theirs.
-    if (!this.#over && this.#disk.identity(lockIn(this.#journal)) === this.#hold.identity) this.#disk.remove(note(this.#journal))
+    if (!this.#over && this.#isOurs) this.#disk.remove(note(this.#journal))
     this.#hold.letGo()
   }
 }
