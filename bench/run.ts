@@ -17,6 +17,7 @@ const questions = {
   rebuild: () => import('./rebuild.ts'),
   reading: () => import('./reading.ts'),
   lists: () => import('./lists.ts'),
+  trail: () => import('./trail.ts'),
   start: () => import('./start.ts'),
   memory: () => import('./memory.ts'),
 }

@@ -172,6 +172,9 @@ describe('the trail', () => {
     const { code, out } = await cli(running.home, ['verify'])
     expect(code).not.toBe(0)
     expect(out.split('\n').filter((line) => line.includes('audit/') && !line.includes('2031-05-03.jsonl:2'))).toEqual([])
+    const day = await cli(running.home, ['cat', '--audit', '2031-05-03', '--says'])
+    expect(day.out.match(/admin was answered GET \/api\/v1\/sessions\/\{session_id\}, of ada\./g)).toHaveLength(3)
+    expect(await cli(running.home, ['cat', '--audit', '2031-05-04'])).toMatchObject({ code: 1, out: '' })
     // What stands before the damage counts, and so does what came after it.
     const third = await running.restart()
     const { entries } = (await third.admin.get(`/api/v1/audit?route=${encodeURIComponent('GET /api/v1/sessions/{session_id}')}`))

@@ -21,7 +21,7 @@ import { buffer, text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { genesis, SEAL_LENGTH, seal } from '../src/core/seal.ts'
 import { openDatabase } from '../src/core/tables.ts'
-import { Client, cli, clockAt, filesUnder, type Json, makeHome, run, said, serveApart, sessionFile } from './harness.ts'
+import { Client, cli, clockAt, filesUnder, type Json, makeHome, run, said, serveApart, sessionFile, trailOf } from './harness.ts'
 
 const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
 const NO_SUCH = 'sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
@@ -464,11 +464,11 @@ describe('sessile verify', () => {
     expect(await cli(crashed, ['verify'])).toEqual({
       code: 0,
       out: '',
-      err: expect.stringMatching(/^The last recorder did not come to its end: .*\n9 records in 4 logs verified\.\n$/),
+      err: expect.stringMatching(/^The last recorder did not come to its end: .*\n10 records in 5 logs verified\.\n$/),
     })
     await (await run(crashed, {}, clock)).stop()
     expect(readFileSync(file).equals(whole)).toBe(true)
-    expect(await cli(crashed, ['verify'])).toEqual({ code: 0, out: '', err: '11 records in 4 logs verified.\n' })
+    expect(await cli(crashed, ['verify'])).toEqual({ code: 0, out: '', err: '12 records in 5 logs verified.\n' })
     truncateSync(sessionFile(crashed, ada))
     expect((await cli(crashed, ['verify'])).code).toBe(1)
   })
@@ -617,8 +617,8 @@ describe('sessile rebuild', () => {
     apart.child.kill('SIGTERM')
     expect(await apart.ended).toBe(0)
     expect(readdirSync(join(home, 'projections'))).toEqual(['sessile.db'])
-    const records = [...acknowledged.values()].reduce((sum, spoken) => sum + spoken + 2, 1)
-    const logs = acknowledged.size + 1
+    const records = [...acknowledged.values()].reduce((sum, spoken) => sum + spoken + 2, 1) + trailOf({ home }).length
+    const logs = acknowledged.size + 2
     expect((await cli(home, ['rebuild', '--check'])).out).toBe(
       `A rebuild gives the same rows: ${records} records in ${logs} logs.\n`,
     )
@@ -744,8 +744,8 @@ describe('sessile', () => {
       [['verify', '--colour'], /Unknown option '--colour'/],
       [['serve', '/some/data'], /there is no place for the word \/some\/data: sessile serve/],
       [['cat', 'a', 'b'], /there is no place for the word b/],
-      [['cat'], /cat names a session, or a user with --user/],
-      [['cat', NO_SUCH, '--user', 'ada'], /cat names a session, or a user with --user/],
+      [['cat'], /cat names a session, a user with --user, or a day/],
+      [['cat', NO_SUCH, '--user', 'ada'], /cat names a session, a user with --user, or a day/],
       [['replay', '--speed', '0'], /--speed must be a number above 0/],
       [['replay', '--from', 'yesterday'], /--from must be a time such as 2031-05-02T09:30:00Z, not yesterday/],
       [['keys', 'revoke'], /keys revoke names a key/],

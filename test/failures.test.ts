@@ -436,7 +436,7 @@ describe('a file that the disk has lost for good', () => {
 })
 
 describe('a start on a full disk', () => {
-  it('takes the room that was kept: it serves what there is, and records when there is as much again', async () => {
+  it('takes the room that was kept: it comes up, and reads and records when there is as much again', async () => {
     const first = await run()
     const { session_id } = (await first.admin.start()).body
     await first.admin.append(session_id, said('one'))
@@ -455,10 +455,12 @@ describe('a start on a full disk', () => {
     }
     const running = await run(home, {}, undefined, { disk: onFullDisk })
     expect(existsSync(room)).toBe(false)
-    expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript).toHaveLength(1)
+    expect((await running.admin.get('/readyz')).status).toBe(200)
+    await refused(running, () => running.admin.get(`/api/v1/sessions/${session_id}`), 507, 'not-recorded')
     await refused(running, () => running.admin.append(session_id, said('two')), 507, 'not-recorded')
     full = false
     await eventually(() => running.admin.append(session_id, said('two')), 201)
+    expect((await running.admin.get(`/api/v1/sessions/${session_id}`)).body.transcript).toHaveLength(2)
     expect(existsSync(room)).toBe(true)
     await sound(running)
   })

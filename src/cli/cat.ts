@@ -1,4 +1,4 @@
-// Prints the records of a session or a user: the log's own lines, or sentences for people.
+// Prints the records of a session, a user or a day's audit trail: the log's own lines, or sentences for people.
 
 import { linesOf } from '../core/log.ts'
 import { isErased, parseLine } from '../core/record.ts'
@@ -7,32 +7,34 @@ import { FileShelf } from '../log/shelf.ts'
 import { dim, exit, put, say, text, Usage, type Verb, visible } from './verb.ts'
 
 export const catVerb: Verb = {
-  does: 'Print the records of a session or a user, as the lines they are or as sentences.',
-  usage: 'sessile cat (SESSION_ID | --user ID) [--says]',
-  options: { user: { type: 'string' }, says: { type: 'boolean' }, json: { type: 'boolean' } },
+  does: 'Print the records of a session, a user or a day’s audit trail, as the lines they are or as sentences.',
+  usage: 'sessile cat (SESSION_ID | --user ID | --audit DAY) [--says]',
+  options: { user: { type: 'string' }, audit: { type: 'string' }, says: { type: 'boolean' }, json: { type: 'boolean' } },
   words: 1,
   async run({ config, values, words: [session] }) {
     const shelf = new FileShelf(config.home)
-    const user = text(values.user)
-    if ((session === undefined) === (user === undefined)) throw new Usage('cat names a session, or a user with --user')
-    const logs = logsOf(shelf, session, user)
+    const [user, day] = [text(values.user), text(values.audit)]
+    const named = [session, user, day].filter((name) => name !== undefined)
+    if (named.length !== 1) throw new Usage('cat names a session, a user with --user, or a day of the trail with --audit')
     let any = false
-    for (const log of logs) {
+    for (const log of shelf.names()) {
+      if (!isOf(log, { session, user, day })) continue
       any = true
       for (const { bytes } of linesOf(shelf, log))
         await put(values.says ? `${sentence(bytes, config.colour)}\n` : Buffer.concat([bytes, NEWLINE]))
     }
     if (any) return exit.done
-    say(`There is no log of ${session ?? user} in ${config.home}.`)
+    say(`There is no log of ${named[0]} in ${config.home}.`)
     return exit.found
   },
 }
 
 const NEWLINE = Buffer.from('\n')
 
-function* logsOf(shelf: FileShelf, session: string | undefined, user: string | undefined): Generator<string> {
-  for (const log of shelf.names())
-    if (session !== undefined ? log.endsWith(`/sessions/${session}`) : log.startsWith(`users/${user}/`)) yield log
+/** Is this log the one that was named, or one of its parts? */
+function isOf(log: string, { session, user, day }: Record<'session' | 'user' | 'day', string | undefined>): boolean {
+  if (session !== undefined) return log.endsWith(`/sessions/${session}`)
+  return user !== undefined ? log.startsWith(`users/${user}/`) : log === `audit/${day}` || log.startsWith(`audit/${day}.`)
 }
 
 function sentence(bytes: Buffer, colour: boolean): string {
