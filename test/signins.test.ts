@@ -259,6 +259,19 @@ describe('a browser', () => {
     expect((await browser.as(beacon, (one) => one.start({ performer_id: 'ada' }))).status).toBe(201)
   })
 
+  it('carries one sign-in at a time: the one before ends with the next, whoever’s it was', async () => {
+    const running = await run()
+    const [ada, bob] = [await running.admin.account(), await running.admin.account()]
+    const browser = ours(running)
+    await enter(browser, ada.name)
+    const before = browser.cookies.get('sessile-access')?.value
+    await enter(browser, bob.name)
+    expect((await browser.get('/api/v1/account')).body.account_id).toBe(bob.account_id)
+    const old = () => running.anyone.get('/api/v1/account', { cookie: `sessile-access=${before}` })
+    await refused(running, old, 401, 'unauthenticated')
+    expect((await ada.get('/api/v1/account')).body.signins).toHaveLength(1)
+  })
+
   it('is refused with two cookies of one name, and with one that was tampered with', async () => {
     const running = await run()
     const ada = await running.admin.account()

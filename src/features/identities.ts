@@ -13,7 +13,7 @@ import type { Feature } from '../core/feature.ts'
 import type { Settings } from '../core/settings.ts'
 import { type Read, view } from '../core/view.ts'
 import { accepted, accounts, activeAccount, byItself, nameOf } from './accounts.ts'
-import { as, beginning, device, newTokens, telling, tellsOf, tokens } from './signins.ts'
+import { as, beginning, device, leaving, newTokens, telling, tellsOf, tokens } from './signins.ts'
 
 /** So long a browser may take at the provider. */
 const FLOW_MS = 10 * 60 * 1000
@@ -212,16 +212,14 @@ const finish = command({
     if (account_id === undefined) throw refuse('identity-unknown', NO_ACCOUNT)
     return { identity, email, account_id, ...(await newTokens({ vault, now }, { account_id, signin_id: `sign_${ulid()}` })) }
   },
-  decide: ({ input, prepared: { identity, email, account_id, kept, made }, read, now, refuse, reveal }) => {
+  decide: ({ input, caller, prepared: { identity, email, account_id, kept, made }, read, now, refuse, reveal }) => {
     const found = accountFor(read, identity, email, now)
     if (found?.account_id !== account_id) throw refuse('identity-unknown', NO_ACCOUNT)
     const { carried, ...told } = telling(made, input.as)
     reveal({ ...told, carried: { ...carried, identity: { value: '', seconds: 0 } } })
     const owner = byItself(account_id)
-    return [
-      beginning(owner, 'identity', input.device, kept),
-      ...(found.isNew ? [linked(owner, identity), accepted(owner, {})] : []),
-    ]
+    const first = found.isNew ? [linked(owner, identity), accepted(owner, {})] : []
+    return [beginning(owner, 'identity', input.device, kept), ...first, ...leaving(read, caller, input.as)]
   },
   answer: tellsOf,
 })

@@ -218,7 +218,7 @@ const signIn = command({
     const proof = factor && input.code !== undefined ? prove(vault, factor, input.code, now) : undefined
     return { password_hash, proof, ...(await newTokens({ vault, now }, { account_id, signin_id: `sign_${ulid()}` })), account_id }
   },
-  decide: ({ input, prepared, read, refuse, reveal }) => {
+  decide: ({ input, caller, prepared, read, refuse, reveal }) => {
     const { account_id, password_hash, proof, kept, made } = prepared
     // What was proved must still be true: the account may have been deactivated, or its password changed.
     if (activeAccount(read, account_id)?.password_hash !== password_hash) throw failed(refuse)
@@ -229,7 +229,7 @@ const signIn = command({
     if (factor && !taken) throw failed(refuse)
     reveal(telling(made, input.as))
     const begun = beginning(byItself(account_id), 'password', input.device, kept, taken)
-    return taken ? [begun, taken] : [begun]
+    return [begun, ...(taken ? [taken] : []), ...leaving(read, caller, input.as)]
   },
   answer: tellsOf,
 })
@@ -244,6 +244,12 @@ export function beginning(
 ): Draft {
   const second = taken && { second: taken.type === used.type ? ('totp' as const) : ('recovery-code' as const) }
   return began(owner, { by, ...second, ...(device === undefined ? {} : { device }), ...kept })
+}
+
+/** A browser carries one sign-in at a time: that which it carried until now ends with the next. */
+export function leaving(read: Read, { by = '' }: Caller, as: 'tokens' | 'cookies'): Draft[] {
+  const row = as === 'cookies' ? read(signins).get({ signin_id: by }) : undefined
+  return row?.ended_at === null ? [ended(byItself(row.account_id), { signin_id: by, why: 'signed-out' })] : []
 }
 
 const failed = (refuse: (reason: 'sign-in-failed', detail: string) => Refusal) =>
