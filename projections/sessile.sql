@@ -161,6 +161,7 @@ CREATE INDEX emergencies_3 ON emergencies (user_id, opened_at, access_id);
 -- Every answer to a question and every refusal.
 CREATE TABLE audit (
   audit_id TEXT PRIMARY KEY, -- when it was, and its place among the records of its log
+  record_id TEXT NOT NULL, -- the record
   account_id TEXT NOT NULL, -- who asked; anonymous for somebody who did not prove who they are
   role TEXT NOT NULL, -- of whoever asked
   proved_by TEXT, -- what they proved it by: the id of a key, or of a sign-in

@@ -73,9 +73,11 @@ export function pageOf<C extends Columns, K extends keyof C & string>(
 /** The cursor of a row that is found by a time and an id. */
 export const cursorTo = (time: string, id: string): string => Buffer.from(`${time} ${id}`).toString('base64url')
 
+export const badCursor = () => new Refusal('invalid', 'bad-cursor', 'The cursor is not one that a page gave.')
+
 /** The time and the id that a cursor names. */
 export function namedBy(cursor: string): [string, string] {
   const found = /^([0-9TZ:.-]{24}) ([A-Za-z0-9._-]{1,64})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'))
-  if (!found) throw new Refusal('invalid', 'bad-cursor', 'The cursor is not one that a page gave.')
+  if (!found) throw badCursor()
   return [found[1] as string, found[2] as string]
 }

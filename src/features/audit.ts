@@ -7,7 +7,7 @@ import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
-import { cursorTo, namedBy, paged, pageRefuses, paging } from '../core/page.ts'
+import { badCursor, cursorTo, namedBy, paged, pageRefuses, paging } from '../core/page.ts'
 import { query, time } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Noted } from '../core/trail.ts'
@@ -50,6 +50,7 @@ const ofUsers = (users: readonly string[]) => (users.length > 0 ? `, of ${users.
 
 const columns = {
   audit_id: 'TEXT PRIMARY KEY -- when it was, and its place among the records of its log',
+  record_id: 'TEXT NOT NULL -- the record',
   account_id: 'TEXT NOT NULL -- who asked; anonymous for somebody who did not prove who they are',
   role: 'TEXT NOT NULL -- of whoever asked',
   proved_by: 'TEXT -- what they proved it by: the id of a key, or of a sign-in',
@@ -80,6 +81,7 @@ const auditIdOf = ({ timestamp, seq, record_id }: Recorded) =>
 
 const rowOf = (record: Recorded<Told>) => ({
   audit_id: auditIdOf(record),
+  record_id: record.record_id,
   account_id: record.performer_id,
   role: record.data.role,
   proved_by: record.data.proved_by,
@@ -129,7 +131,7 @@ const given = <T extends Record<string, string | undefined>>(fields: T) =>
 const STEP = 200
 /**
  * So many entries are looked through for one page: what is rare is found page by page, and no search keeps others waiting.
- * A page may therefore be short, or empty, although there is more.
+ * A page may then be short, or empty, although there is more.
  */
 const MOST_LOOKED_THROUGH = 5000
 
@@ -148,7 +150,7 @@ interface Span {
 function* entriesIn(read: Read, { user, account, from, to, cursor }: Span): Generator<AuditRow> {
   const least = from === undefined ? '' : new Date(from).toISOString()
   // Ids begin with digits, so that a letter is behind them all.
-  let before = cursor !== undefined ? namedBy(cursor).join(' ') : to === undefined ? 'z' : new Date(to).toISOString()
+  let before = cursor !== undefined ? namedIn(read, cursor) : to === undefined ? 'z' : new Date(to).toISOString()
   const inSpan = (column: string) => `${column} < ? AND ${column} >= ? ORDER BY ${column} DESC LIMIT ${STEP}`
   const step = (): AuditRow[] => {
     if (user !== undefined)
@@ -166,6 +168,17 @@ function* entriesIn(read: Read, { user, account, from, to, cursor }: Span): Gene
   }
 }
 
+// A cursor names a record by its id, and not by its place in the trail: that would tell each patient how many others were
+// looked at meanwhile.
+const cursorOf = (row: AuditRow) => cursorTo(timeOf(row), row.record_id)
+
+function namedIn(read: Read, cursor: string): string {
+  const [time, record_id] = namedBy(cursor)
+  const named = read(audit).find('WHERE audit_id > ? AND audit_id < ? AND record_id = ?', `${time} `, `${time} z`, record_id)[0]
+  if (!named) throw badCursor()
+  return named.audit_id
+}
+
 interface Page {
   rows: AuditRow[]
   next_cursor: string | null
@@ -177,11 +190,13 @@ function pageOf(entries: Iterable<AuditRow>, limit: number, fits: (row: AuditRow
   let looked = 0
   let last: AuditRow | undefined
   for (const row of entries) {
-    if (last && (rows.length === limit || looked === MOST_LOOKED_THROUGH))
-      return { rows, next_cursor: cursorTo(...(last.audit_id.split(' ') as [string, string])), has_more: true }
+    if (last && looked === MOST_LOOKED_THROUGH) return { rows, next_cursor: cursorOf(last), has_more: true }
     looked++
     last = row
-    if (fits(row)) rows.push(row)
+    if (!fits(row)) continue
+    // What does not fit leaves no trace: the page ends with what it shows, and there is more only if that fits.
+    if (rows.length === limit) return { rows, next_cursor: cursorOf(rows.at(-1) as AuditRow), has_more: true }
+    rows.push(row)
   }
   return { rows, next_cursor: null, has_more: false }
 }
@@ -232,7 +247,7 @@ const access = query({
 })
 
 const entryOf = (row: AuditRow) => {
-  const { audit_id, ...rest } = row
+  const { audit_id: _, record_id: __, ...rest } = row
   return {
     at: timeOf(row),
     ...rest,
