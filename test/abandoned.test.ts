@@ -5,7 +5,19 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
-import { cli, crashedCopy, type Json, linesIn, makeHome, type Running, refused, run, said, sessionFile } from './harness.ts'
+import {
+  cli,
+  clockAt,
+  crashedCopy,
+  type Json,
+  linesIn,
+  makeHome,
+  type Running,
+  refused,
+  run,
+  said,
+  sessionFile,
+} from './harness.ts'
 
 const userFile = (home: string) => join(home, 'logs', 'users', 'ada', 'user.jsonl')
 
@@ -124,6 +136,20 @@ describe('sessions.start', () => {
       [next.session_id, 2, 'active', false],
       [session_id, 1, 'closed', true],
     ])
+  })
+
+  it('comes too late to give up a session that has outlived its limits: the system has done so', async () => {
+    const clock = clockAt(new Date().toISOString())
+    const { home, session_id } = await withDamagedEnd()
+    clock.move(25 * 3600)
+    const running = await run(home, {}, clock)
+    expect(await rowsIn(running)).toEqual([[session_id, 1, 'closed', true]])
+    running.sessile.log.settle()
+    expect(linesIn(userFile(home))).toMatchObject([{ type: 'session.abandoned', performer_id: 'system', data: { session_id } }])
+    expect((await running.admin.start()).body.session_number).toBe(2)
+    await running.restart()
+    running.sessile.log.settle()
+    expect(linesIn(userFile(home))).toHaveLength(1)
   })
 
   it('is refused where the log in which that would stand is damaged, too', async () => {

@@ -228,6 +228,8 @@ function highestOf(user_id: string, rows: Sessions, damaged: ReadonlyMap<string,
   return Math.max(number('max(session_number)'), lost > 0 ? number('count(*)') + lost : 0)
 }
 
+const giveUp = (user_id: string, session_id: string) => abandoned({ user_id, performer_id: 'system' }, { session_id })
+
 /** The session of an exclusive kind that is in the way of another one. */
 export const activeOf = (rows: Sessions, user_id: string, kind: string): SessionRow | undefined =>
   rows.find("WHERE user_id = ? AND kind = ? AND status = 'active' AND exclusive = 1", user_id, kind)[0]
@@ -257,10 +259,7 @@ const start = command({
     }
     const session_number = highestOf(user_id, read(sessions), damaged()) + 1
     const owner = { user_id, performer_id, session_id: `sess_${ulid()}` }
-    return [
-      ...(lost ? [abandoned({ user_id, performer_id: 'system' }, { session_id: active.session_id })] : []),
-      started(owner, { kind, session_number, ...defaults, ...given }),
-    ]
+    return [...(lost ? [giveUp(user_id, active.session_id)] : []), started(owner, { kind, session_number, ...defaults, ...given })]
   },
   answer: (records) => flat(records.find(({ type }) => type === started.type) as Recorded),
 })
@@ -312,10 +311,11 @@ const close = command({
   output: z.object({}),
   whose: ({ user_id }) => [user_id],
   refuses: { 'not-due': 'refused' },
-  decide: ({ input: { user_id, session_id }, read, now, settings, lastAt, refuse }) => {
+  decide: ({ input: { user_id, session_id }, read, now, settings, lastAt, damaged, refuse }) => {
     const session = read(sessions).get({ session_id })
     const reason = session?.status === 'active' && overdue(session, limitsOf(session.kind, settings), now, lastAt)
     if (!reason) throw refuse('not-due', 'The session is within its limits.')
+    if (isDamaged(damaged(), { user_id, session_id })) return [giveUp(user_id, session_id)]
     return [ended({ user_id, session_id, performer_id: 'system' }, { reason })]
   },
 })
