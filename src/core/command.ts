@@ -48,6 +48,8 @@ export interface Decision<I, R extends string, P = unknown> {
   secret(): string
   /** The event that may be recorded under this type. */
   event(type: string): EventType | undefined
+  /** Does this source speak for Sessile itself? */
+  ours(source: string): boolean
   /** When a log last grew, in milliseconds; undefined for a log with no record. */
   lastAt(log: string): number | undefined
   /** The logs that take no more records, and of which a part may be missing from the views, or all. */

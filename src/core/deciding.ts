@@ -83,7 +83,7 @@ export class Deciding {
   #earliest = 0
   readonly #parts: Grounds
   /** What is the same for every command. */
-  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'lastAt' | 'damaged'>
+  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'ours' | 'lastAt' | 'damaged'>
   #printed = { at: -1, text: '' }
 
   constructor(parts: Grounds, views: Views) {
@@ -93,6 +93,7 @@ export class Deciding {
       ulid: () => parts.source.ulid(this.latest),
       secret: parts.source.secret,
       event: (type) => parts.gathered.events.named(type),
+      ours: (source) => parts.gathered.events.isOurs(source),
       lastAt: (log) => this.heads.find(log)?.at,
       damaged: () => this.damaged,
     }
@@ -179,6 +180,7 @@ export class Deciding {
       ulid: this.#same.ulid,
       secret: this.#same.secret,
       event: this.#same.event,
+      ours: this.#same.ours,
       lastAt: this.#same.lastAt,
       damaged: this.#same.damaged,
       input: request.input,

@@ -103,14 +103,21 @@ export class Events {
   readonly all: readonly EventType[]
   readonly #byType: Map<string, EventType>
   readonly #open: EventType | undefined
+  readonly #ours: ReadonlySet<string>
 
   constructor(all: readonly EventType[]) {
     this.all = all
     this.#byType = new Map(all.map((event) => [event.type, event]))
     this.#open = this.#byType.get('x.open')
+    this.#ours = new Set(all.filter(({ downstream }) => !downstream).map(({ source }) => source))
     if (this.#byType.size !== all.length) throw new Error('two events have the same type')
     // It is reached through a vendor's name only, never by its own.
     this.#byType.delete('x.open')
+  }
+
+  /** Is it a name that Sessile's own records carry? Nobody else may assert in it. */
+  isOurs(source: string): boolean {
+    return this.#ours.has(source)
   }
 
   /** `x.<vendor>.<name>` is known by its shape alone and falls under the open event `x.open`. */

@@ -86,7 +86,7 @@ function within({ role, account_id, users }: Caller, action: Action): 'all' | re
 /** The users whom the caller may do this to. Refuses where there cannot be any. */
 export function reach(caller: Caller, action: Action): 'all' | readonly string[] {
   const users = within(caller, action)
-  if (!users) throw caller.role === 'nobody' ? unproved() : forbidden()
+  if (!users) throw caller.role === 'nobody' ? unproved() : forbidden(caller, action)
   return users
 }
 
@@ -99,7 +99,7 @@ export function permits(caller: Caller, action: Action, users: readonly string[]
 
 /** Refuses unless the caller may do this to the data of all these users. */
 export function permit(caller: Caller, action: Action, users: readonly string[]): void {
-  if (!permits(caller, action, users)) throw forbidden()
+  if (!permits(caller, action, users)) throw forbidden(caller, action)
 }
 
 /** May this be done without reaching anybody's data? */
@@ -115,7 +115,15 @@ export const unproved = () =>
     'A request says who asks: Authorization: Bearer …, with a key or an access token.',
   )
 
-const forbidden = () => new Refusal('forbidden', 'forbidden', 'This caller does not reach that far.')
+/** What somebody is told who may do such a thing, and not here. */
+const beyond: Partial<Record<Reach, string>> = {
+  self: 'You reach what is your own, and nobody else’s.',
+  'in scope': 'This key does not reach that user.',
+  assigned: 'You are not assigned to that user, or no longer. Where it cannot wait, there is emergency access.',
+}
+
+const forbidden = ({ role }: Caller, action: Action) =>
+  new Refusal('forbidden', 'forbidden', beyond[policy[action][role]] ?? `This is not for the role ${role}: ${actions[action]}.`)
 
 /** Refuses a record in the name of somebody for whom the caller may not speak. A device says who performed what it saw. */
 export function permitPerformer(caller: Caller, performer: string): void {

@@ -75,9 +75,6 @@ const record = z.strictObject({
   data: z.unknown().refine(isObject, 'must be an object').meta({ type: 'object', description: 'as schemas/<type>.v<v>.json says' }),
 })
 
-/** The names that Sessile's own records carry; nobody else may assert in their name. */
-const ownSources = ['session_manager', 'keys', 'assignments', 'emergency', 'audit']
-
 const append = command({
   at: 'POST /api/v1/sessions/{session_id}/records',
   does: 'Append records to an active session: one object, an array (all or nothing), or a stream of NDJSON (a line for each line).',
@@ -101,7 +98,7 @@ const append = command({
     'raw-media': 'invalid',
   },
   decide: (on) => {
-    const { event, refuse } = on
+    const { event, ours, refuse } = on
     const { session_id, records } = on.input
     const session = ownSession(on, records, session_id)
     if (session.status === 'closed') throw refuse('session-already-closed', 'The session has ended: its log takes no more records.')
@@ -109,8 +106,7 @@ const append = command({
       const known = event(type)
       if (!known?.downstream)
         throw refuse('unknown-type', `No module may append a ${type.slice(0, 100)}: name a registered type, or x.<vendor>.<name>.`)
-      if (ownSources.includes(source))
-        throw refuse('foreign-source', `${source} speaks for Sessile itself: a module gives its own name.`)
+      if (ours(source)) throw refuse('foreign-source', `${source} speaks for Sessile itself: a module gives its own name.`)
       return { event: known, type, source, owner: { user_id, session_id, performer_id }, data }
     })
   },
