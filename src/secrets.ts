@@ -49,7 +49,7 @@ export class Secrets implements Vault {
   #signing: Promise<SigningKey[]> | undefined
   #sealing: Buffer | undefined
   /** What the tokens of late say, by their digest, so that the many requests of one caller are checked once. */
-  readonly #lately = new Map<string, Claims>()
+  readonly #lately = new Map<string, { claims: Claims; until: number }>()
 
   constructor(home: string, issuer: string) {
     this.#folder = join(home, 'secrets')
@@ -81,10 +81,10 @@ export class Secrets implements Vault {
 
   async verify(kind: TokenKind, token: string, now: number): Promise<Claims | undefined> {
     const known = this.#lately.get(digestOf(kind, token))
-    if (known && now < known.until) return known
+    if (known && now < known.until) return known.claims
     const keys = await this.#keys(now)
     try {
-      const { payload } = await jwtVerify(token, ({ kid }) => keyNamed(keys, kid, now), {
+      const { payload, key } = await jwtVerify(token, ({ kid }) => keyNamed(keys, kid, now).open, {
         algorithms: [ALGORITHM],
         issuer: this.#issuer,
         audience: AUDIENCE,
@@ -95,7 +95,9 @@ export class Secrets implements Vault {
       const { sub, sid, exp } = payload as { sub: string; sid: string; exp: number }
       const claims = { account_id: sub, signin_id: sid, until: exp * 1000 }
       if (this.#lately.size >= MOST_LATELY) this.#lately.clear()
-      this.#lately.set(digestOf(kind, token), claims)
+      // Known for no longer than its key checks, whatever it says of itself.
+      const until = Math.min(claims.until, ...keys.filter(({ open }) => open === key).map((one) => checksUntil(keys, one)))
+      this.#lately.set(digestOf(kind, token), { claims, until })
       return claims
     } catch {
       // Why it is no token of ours is nobody's business.
@@ -241,10 +243,10 @@ function checksUntil(keys: readonly SigningKey[], key: SigningKey): number {
   return next === undefined ? Number.POSITIVE_INFINITY : next.made_at + LONGEST_MS
 }
 
-function keyNamed(keys: readonly SigningKey[], kid: unknown, now: number): CryptoKey {
+function keyNamed(keys: readonly SigningKey[], kid: unknown, now: number): SigningKey {
   const key = keys.find((key) => key.kid === kid)
   if (!key || checksUntil(keys, key) <= now) throw new Error('no such key')
-  return key.open
+  return key
 }
 
 /** Secrets that others can read are none. */

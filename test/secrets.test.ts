@@ -2,10 +2,12 @@
 
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { decodeJwt, importJWK, SignJWT } from 'jose'
 import { TOTP } from 'otpauth'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
+import { Secrets } from '../src/secrets.ts'
 import { settingsOf } from './config.ts'
 import { ADMIN, Client, cli, clockAt, filesUnder, makeHome, PASSWORD, refused, run, type SignedIn, serveApart } from './harness.ts'
 
@@ -148,6 +150,15 @@ describe('sessile secrets', () => {
     clock.move(1)
     expect(await vault.verify('refresh', ada.refresh_token, source.now())).toBeUndefined()
     clock.move(1)
+    // Whoever has an old key cannot make new tokens with it, though its file is still there.
+    const { kid, jwk } = JSON.parse(readFileSync(join(running.home, 'secrets', first as string), 'utf8'))
+    const claims = { ...decodeJwt(ada.refresh_token), exp: source.now() / 1000 + 3600 }
+    const made = await new SignJWT(claims)
+      .setProtectedHeader({ alg: 'ES256', kid, typ: 'rt+jwt' })
+      .sign(await importJWK(jwk, 'ES256'))
+    expect(await vault.verify('refresh', made, source.now() - 2000)).toMatchObject({ account_id: ada.account_id })
+    const afresh = new Secrets(running.home, claims.iss as string)
+    for (const one of [vault, afresh]) expect(await one.verify('refresh', made, source.now())).toBeUndefined()
     await vault.rotate(source.now())
     expect(filesOf(running.home, 'signing')).not.toContain(first)
     expect(filesOf(running.home, 'signing')).toHaveLength(2)
