@@ -327,7 +327,7 @@ describe('sessile restore', () => {
     // Another life of the data: views of the first one are not its own.
     expect(again.sessile.log.journal).not.toBe(running.sessile.log.journal)
     // What follows in the restored directory is saved to the same backup.
-    expect(await backup(back, to)).toMatchObject({ code: 0, told: { findings: [], grown: 1, made: 1 } })
+    expect(await backup(back, to)).toMatchObject({ code: 0, told: { findings: [], grown: 1, made: 2 } })
   })
 
   it('restores an earlier moment, whole commands and nothing later', async () => {

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { Agent, type IncomingHttpHeaders, request } from 'node:http'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
+import type { Line } from '../src/core/log.ts'
 import { features } from '../src/features/index.ts'
 import { Draw, fitting, HOSTILE, placesIn, type Schema } from './drawing.ts'
 import { ADMIN, type Json, logBytes, type Running } from './harness.ts'
@@ -120,11 +121,19 @@ export class Fuzzer {
   readonly #draw: Draw
   readonly #agent = agent()
   readonly #known: Known
+  /** What has been recorded since the last request began. */
+  readonly #written: Line[] = []
   readonly told: Fuzzed = { requests: 0, taken: 0, refused: 0, byStatus: {}, byReason: {}, findings: [] }
 
   constructor(running: Running, seed: number) {
     this.#running = running
     this.#draw = new Draw(seed)
+    const { log } = running.sessile
+    const write = log.write.bind(log)
+    log.write = (lines) => {
+      this.#written.push(...lines)
+      write(lines)
+    }
     this.#known = {
       users: [
         'ada',
@@ -161,8 +170,7 @@ export class Fuzzer {
   }
 
   async #one(asking: Asking): Promise<Reply | undefined> {
-    const { log } = this.#running.sessile
-    const lsn = log.lsn
+    this.#written.length = 0
     this.told.requests++
     let reply: Reply
     try {
@@ -174,7 +182,8 @@ export class Fuzzer {
     this.told.byStatus[reply.status] = (this.told.byStatus[reply.status] ?? 0) + 1
     const wrong = this.#judge(asking, reply)
     if (wrong !== undefined) this.#find(asking, reply, wrong)
-    if (reply.status >= 400 && log.lsn !== lsn) this.#find(asking, reply, 'a refused request was recorded')
+    const told = this.#judgeTrail(asking, reply, this.#written)
+    if (told !== undefined) this.#find(asking, reply, told)
     if (reply.status < 400) this.told.taken++
     else this.told.refused++
     return reply
@@ -235,7 +244,9 @@ export class Fuzzer {
     const draw = this.#draw
     if (this.#known.sessions.length < 3) return operations.find(({ path }) => path.endsWith('sessions.start')) as Operation
     const posts = operations.filter(({ method }) => method === 'POST')
-    return draw.pick(draw.chance(0.7) ? posts : operations)
+    // What sessions are about is most of what is asked for, however many routes there are beside.
+    const common = posts.filter(({ path }) => path.includes('session'))
+    return draw.pick(draw.chance(0.4) ? common : draw.chance(0.5) ? posts : operations)
   }
 
   #session() {
@@ -512,6 +523,19 @@ export class Fuzzer {
       : this.#judgeSuccess(asking, status, headers, text, routed)
   }
 
+  /** What is refused is recorded in the trail alone, and there once; so is what was asked. What is recorded is not told besides. */
+  #judgeTrail(asking: Asking, { status, headers, text }: Reply, grown: readonly Line[]): string | undefined {
+    const [told, recorded] = [grown.filter(isOfTrail), grown.filter((line) => !isOfTrail(line))]
+    const name = Buffer.from(`"request_id":"${headers['x-request-id']}"`)
+    if (status >= 400 && recorded.length > 0) return 'a refused request was recorded'
+    if (!told.every(({ bytes }) => bytes.includes(name))) return 'the trail tells of another request'
+    // What was no request of HTTP, or asked for another address, may have come to no route.
+    if (!isRouted(asking) || UNROUTED.test(text)) return told.length > 1 ? 'the trail tells of one request twice' : undefined
+    const refusals = text.match(/"urn:sessile:problem:/g)?.length ?? 0
+    const due = status >= 400 ? 1 : isQuestion(asking.operation) ? 1 : refusals
+    return told.length === due ? undefined : `the trail has ${told.length} records of it, and not ${due}`
+  }
+
   #judgeSuccess(asking: Asking, status: number, headers: IncomingHttpHeaders, text: string, routed: boolean): string | undefined {
     // In a stream, each line is refused by a line. One that was taken is answered with the record, whose id comes first.
     const type = headers['content-type'] ?? ''
@@ -560,6 +584,10 @@ export class Fuzzer {
       keys.push({ key_id: body.key_id, secret: body.secret, works: true })
   }
 }
+
+const isOfTrail = ({ log }: Line) => log.startsWith('audit/')
+const isQuestion = ({ method, path }: Operation) => features.queries.some(({ at }) => at === `${method} ${path}`)
+const UNROUTED = /^\{"type":"urn:sessile:problem:(headers-too-large|headers-too-slow|not-http)"/
 
 /** Does it ask for the operation that was drawn, or for another address or by another method? */
 const isRouted = ({ method, operation, done, path }: Asking) =>

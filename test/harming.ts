@@ -36,10 +36,12 @@ export async function recordedForDamage(): Promise<Recorded> {
   await admin.end({ session_id: ada })
   const next = (await admin.start()).body.session_id as string
   await admin.append(next, [said('four'), said('five')])
+  await admin.get('/api/v1/sessions')
   const bob = (await admin.start({ user_id: 'bob', kind: 'therapy' })).body.session_id as string
   await admin.append(bob, said('six', { user_id: 'bob' }))
   running.sessile.log.settle()
-  await admin.get('/api/v1/sessions')
+  // What the views know of had been acknowledged, also where it is the last that the journal holds.
+  await running.sessile.recorder.settled()
   const crashed = join(folder, 'crashed')
   cpSync(running.home, crashed, { recursive: true })
   for (const name of ['lock', 'holder.json']) rmSync(join(crashed, 'logs', '.journal', name))

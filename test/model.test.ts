@@ -101,9 +101,10 @@ async function agree(running: Running, model: Model): Promise<void> {
     ]),
   )
   expect(told).toEqual(Object.fromEntries([...model.sessions].map(([id, { records: _, ...rest }]) => [id, rest])))
-  for (const [id, { records }] of model.sessions) {
+  const logs = [...model.sessions].map(async ([id, { records }]) => {
     expect((await running.admin.get(`/api/v1/sessions/${id}/records`)).body.records).toHaveLength(records)
-  }
+  })
+  await Promise.all(logs)
 }
 
 describe('Sessile and its model', () => {
