@@ -379,7 +379,7 @@ describe('the policy page', () => {
         }
       }
       expect(answers).toEqual(pages)
-    expect(answers.length).toBeGreaterThan(500)
+      expect(answers.length).toBeGreaterThan(500)
     },
     180_000,
   )

@@ -113,11 +113,14 @@ describe('records.append', () => {
     expect(problem.errors.map((error: { path: string }) => error.path)).toContain(path)
   })
 
-  it.each(['session_manager', 'keys', 'accounts', 'signins', 'assignments', 'emergency', 'audit'])('refuses a module that calls itself %s', async (source) => {
-    const running = await run()
-    const { body } = await running.admin.start()
-    await refused(running, () => running.admin.append(body.session_id, { ...said('x'), source }), 400, 'foreign-source')
-  })
+  it.each(['session_manager', 'keys', 'accounts', 'signins', 'assignments', 'emergency', 'audit'])(
+    'refuses a module that calls itself %s',
+    async (source) => {
+      const running = await run()
+      const { body } = await running.admin.start()
+      await refused(running, () => running.admin.append(body.session_id, { ...said('x'), source }), 400, 'foreign-source')
+    },
+  )
 
   it('takes a record of nearly 512 KiB, and refuses a larger one', async () => {
     const running = await run()
