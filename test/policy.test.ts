@@ -1,11 +1,13 @@
 // The policy page, held against the door: every route of the contract, asked by everybody there is about everything there
 // could be, answers as the page says. A route that the page or the examples below do not know fails here.
 
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type Action, policy, type Role, roles } from '../src/core/policy.ts'
 import { features } from '../src/features/index.ts'
 import { settingsOf } from './config.ts'
-import { type Client, type Json, PASSWORD, type Running, refused, run, said } from './harness.ts'
+import { Client, type Json, PASSWORD, type Running, refused, run, said, sessionFile } from './harness.ts'
 
 // --- who and whose --------------------------------------------------------------------------------------------------------
 
@@ -422,6 +424,25 @@ describe('the policy page', () => {
       else expect(there.slice(0, 3).map(({ body }) => body.reason)).toEqual(Array(3).fill('session-user-mismatch'))
       expect(there[3]).toEqual(absent[3])
     }
+  })
+
+  it.each([false, true])('tells of a lost log those alone whose session it is (concealed: %s)', async (conceal) => {
+    const running = await run(undefined, { settings: settingsOf({ conceal }) })
+    const { key } = await running.admin.device({ users: ['ada'] })
+    const lost = await startedFor(running, 'eve')
+    await running.stop()
+    const file = sessionFile(running.home, lost, 'eve')
+    writeFileSync(file, readFileSync(file, 'utf8').replace('"kind":"workflow"', '"kind":"workfloe"'))
+    rmSync(join(running.home, 'projections'), { recursive: true })
+    const again = await running.restart()
+    const device = new Client(again.url, key)
+    const named = { user_id: 'ada', performer_id: 'device-7' }
+    const [status, reason] = conceal ? [404, 'session-not-found'] : [403, 'session-user-mismatch']
+    await refused(again, () => device.post('/session_manager/sessions.end', { ...named, session_id: lost }), status, reason)
+    await refused(again, () => device.append(lost, said('hello', named)), status, reason)
+    const asked = await device.post('/session_manager/sessions.validate', { user_id: 'ada', session_id: lost })
+    expect(asked.body).toEqual({ status: 'invalid' })
+    await refused(again, () => again.admin.end({ user_id: 'eve', session_id: lost }), 503, 'log-damaged')
   })
 
   it('says what a caller may not say of themselves also where it conceals', async () => {
