@@ -28,7 +28,7 @@ import {
   tell,
   withFile,
 } from './damaging.ts'
-import { refused, run, said } from './harness.ts'
+import { type Json, refused, run, said } from './harness.ts'
 import { comesUp, harms, holdViews, obstacles, plainTruth, startInTheWay, startOnViews } from './views.ts'
 
 const SEED = Number(process.env.SESSILE_TEST_SEED ?? 1)
@@ -131,8 +131,15 @@ describe(`the journal of a crashed directory (seed ${SEED})`, () => {
   it('may have lost its last record: every line is still read, and a log that the journal does not reach takes no more', async () => {
     const harmed = flipped(segment(), 8 * ((scene.frames.at(-1)?.at as number) + 100))
     const running = await run(homeWith(withFile(scene.crashed, scene.segment, harmed)), {}, clock())
-    const told = await tell(running, scene)
+    const marked: string[] = []
+    const told = JSON.parse(JSON.stringify(await tell(running, scene)), function (this: Json, key: string, value: unknown) {
+      if (key !== 'damaged') return value
+      marked.push(this.session_id)
+      return undefined
+    })
     expect(told).toEqual(plainTruth(scene))
+    // In both lists and in its own detail, and nowhere else.
+    expect(marked).toEqual([scene.active, scene.active, scene.active])
     await refused(running, () => running.admin.append(scene.active, said('five')), 503, 'log-damaged')
     expect((await running.admin.append(scene.bobs, said('more', { user_id: 'bob' }))).status).toBe(201)
   })
