@@ -216,8 +216,14 @@ export function filesUnder(folder: string, under = ''): string[] {
     })
 }
 
-/** Asserts that a request is refused just so, and that nothing of it reached a log. */
-export async function refused(running: Running, request: () => Promise<Reply>, status: number, reason: string): Promise<Json> {
+/** Asserts that a request is refused just so, that nothing of it reached a log, and that the trail is told (`truth`: of another reason). */
+export async function refused(
+  running: Running,
+  request: () => Promise<Reply>,
+  status: number,
+  reason: string,
+  truth = reason,
+): Promise<Json> {
   const before = logBytes(running)
   const reply = await request()
   expect({ status: reply.status, reason: reply.body.reason }).toEqual({ status, reason })
@@ -230,7 +236,7 @@ export async function refused(running: Running, request: () => Promise<Reply>, s
   })
   expect(logBytes(running)).toBe(before)
   const told = trailOf(running).filter(({ data }) => data.request_id === reply.body.request_id)
-  const once = [['audit.refused', reason]]
+  const once = [['audit.refused', truth]]
   // Of those who ask too often it is told the first time.
   expect(status === 429 ? [[], once] : [isTold(status, reason) ? once : []]).toContainEqual(
     told.map(({ type, data }) => [type, data.reason]),

@@ -437,9 +437,10 @@ describe('the policy page', () => {
     const again = await running.restart()
     const device = new Client(again.url, key)
     const named = { user_id: 'ada', performer_id: 'device-7' }
-    const [status, reason] = conceal ? [404, 'session-not-found'] : [403, 'session-user-mismatch']
-    await refused(again, () => device.post('/session_manager/sessions.end', { ...named, session_id: lost }), status, reason)
-    await refused(again, () => device.append(lost, said('hello', named)), status, reason)
+    const truth = 'session-user-mismatch'
+    const [status, reason] = conceal ? [404, 'session-not-found'] : [403, truth]
+    await refused(again, () => device.post('/session_manager/sessions.end', { ...named, session_id: lost }), status, reason, truth)
+    await refused(again, () => device.append(lost, said('hello', named)), status, reason, truth)
     const asked = await device.post('/session_manager/sessions.validate', { user_id: 'ada', session_id: lost })
     expect(asked.body).toEqual({ status: 'invalid' })
     await refused(again, () => again.admin.end({ user_id: 'eve', session_id: lost }), 503, 'log-damaged')
