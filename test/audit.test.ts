@@ -160,7 +160,7 @@ describe('the trail', () => {
     const folder = join(running.home, 'logs', 'audit')
     const file = join(folder, '2031-05-03.jsonl')
     const bytes = readFileSync(file)
-    const second = bytes.indexOf(10) + 100
+    const second = bytes.indexOf(10) + 1
     bytes[second] = (bytes[second] as number) ^ 1
     writeFileSync(file, bytes)
     rmSync(projectionOf(running.home))
