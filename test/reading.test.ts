@@ -170,8 +170,13 @@ describe('GET /api/v1/sessions/{session_id}/records', () => {
     sessile.log.settle()
     const file = readFileSync(sessionFile(home, body.session_id))
     expect(all.equals(file)).toBe(true)
+    const lines = file.toString().trimEnd().split('\n')
     const tail = await get(`/api/v1/sessions/${body.session_id}/records?after=1000`)
-    expect(tail.toString()).toBe(`${file.toString().trimEnd().split('\n').at(-1)}\n`)
+    expect(tail.toString()).toBe(`${lines.at(-1)}\n`)
+    const some = await get(`/api/v1/sessions/${body.session_id}/records?after=10&limit=900`)
+    expect(some.toString()).toBe(`${lines.slice(10, 910).join('\n')}\n`)
+    const { records, next_after } = (await admin.get(`/api/v1/sessions/${body.session_id}/records`)).body
+    expect([records.length, next_after]).toEqual([1000, 1000])
   })
 })
 
@@ -220,6 +225,15 @@ describe('GET /api/v1/sessions/{session_id}/records?follow=1', () => {
     expect(await stream.next()).toEqual({ id: undefined, event: 'caught-up', data: { seq: 2 } })
     await admin.append(body.session_id, said('two'))
     expect(await stream.next()).toMatchObject({ id: '3', event: 'record', data: { data: { text: 'two' } } })
+  })
+
+  it.each([{ after: 3 }, { lastEventId: '3' }])('ends at once for one who has more than there is (%j)', async (from) => {
+    const { admin } = await run()
+    const { body } = await admin.start()
+    await admin.append(body.session_id, said('one'))
+    const stream = await follow(admin, body.session_id, from)
+    expect(await stream.next()).toEqual({ id: undefined, event: 'problem', data: { reason: 'beyond-the-end', seq: 2 } })
+    expect(await stream.next()).toBeUndefined()
   })
 
   it('misses and doubles no record across reconnects and a restart, under load', async () => {

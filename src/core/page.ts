@@ -7,7 +7,7 @@ import type { Columns, Parameter, Readable, Row } from './view.ts'
 
 /** What every question for pages may say. */
 export const paging = {
-  limit: whole(1, 200, 50),
+  limit: whole(1, 200).default(50),
   cursor: z.string().max(200).optional().describe('the next_cursor of the page before'),
 }
 

@@ -21,7 +21,7 @@ export interface Asked<I, R extends string> {
   /** The records of a log in order, as they read today and as far as the caller may see them; erased ones too. */
   records(log: string, after?: number): Iterable<Recorded | Erased>
   /** A part of a log as an answer, as far as the caller may see it. */
-  slice(log: string, part: { after: number; limit: number; follow: boolean }): Slice
+  slice(log: string, part: Pick<Slice, 'after' | 'limit' | 'follow'>): Slice
   /** The logs that take no more records, and of which a part may be missing from the views, or all. */
   damaged(): ReadonlyMap<string, string>
   /** A sentence for people about a record. */
@@ -31,13 +31,11 @@ export interface Asked<I, R extends string> {
 }
 
 /** A whole number as a query string tells it: digits, and no `0x10`, `1e2` or blank that a number can be made of as well. */
-export const whole = (least: number, most: number, otherwise: number) =>
-  z
-    .preprocess(
-      (given) => (typeof given === 'string' && /^\d{1,15}$/.test(given) ? Number(given) : given),
-      z.number('must be a whole number').int().min(least).max(most),
-    )
-    .default(otherwise)
+export const whole = (least: number, most: number) =>
+  z.preprocess(
+    (given) => (typeof given === 'string' && /^\d{1,15}$/.test(given) ? Number(given) : given),
+    z.number('must be a whole number').int().min(least).max(most),
+  )
 
 /** A moment as a query string tells it, or the beginning of a day. */
 export const time = z.iso.datetime({ offset: true }).or(z.iso.date())
@@ -46,10 +44,11 @@ export const time = z.iso.datetime({ offset: true }).or(z.iso.date())
 export class Slice {
   readonly log: string
   readonly after: number
-  readonly limit: number
+  /** How many records at most, where the caller said. */
+  readonly limit: number | undefined
   readonly follow: boolean
   readonly sight: Sight
-  constructor(log: string, sight: Sight, { after, limit, follow }: { after: number; limit: number; follow: boolean }) {
+  constructor(log: string, sight: Sight, { after, limit, follow }: Pick<Slice, 'after' | 'limit' | 'follow'>) {
     this.log = log
     this.sight = sight
     this.after = after

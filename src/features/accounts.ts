@@ -295,7 +295,7 @@ const list = query({
     name: accountName.optional().describe('only the account of this name'),
     role: role.optional(),
     after: opaqueId.optional().describe('go on after this account'),
-    limit: whole(1, 200, 50),
+    limit: whole(1, 200).default(50),
   }),
   output: z.object({ accounts: z.array(shown), next_after: z.string().nullable() }),
   shows: ({ accounts }) => accounts.map(({ account_id }) => account_id),

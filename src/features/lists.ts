@@ -52,7 +52,7 @@ const filters = {
   status: z.enum(['active', 'closed']).optional(),
   from: time.optional().describe('started at or after'),
   to: time.optional().describe('started before'),
-  offset: whole(0, 1_000_000, 0),
+  offset: whole(0, 1_000_000).default(0),
   ...paging,
 }
 type Filters = z.infer<z.ZodObject<typeof filters>>

@@ -113,7 +113,7 @@ const append = command({
   answer: (records, input) => (input.many ? records.map(flat) : flat(records[0] as Recorded)),
 })
 
-const after = whole(0, Number.MAX_SAFE_INTEGER, 0).describe('only records whose seq is higher')
+const after = whole(0, Number.MAX_SAFE_INTEGER).default(0).describe('only records whose seq is higher')
 const inSession = { session_id: opaqueId, after }
 
 const read = query({
@@ -123,7 +123,7 @@ const read = query({
   may: 'read',
   input: z.strictObject({
     ...inSession,
-    limit: whole(1, 10_000, 1000),
+    limit: whole(1, 10_000).optional().describe('1,000 where none is given; of NDJSON, all there are'),
     follow: z.enum(['0', '1']).default('0'),
   }),
   also: ['application/x-ndjson', 'text/event-stream'],
@@ -149,7 +149,7 @@ const timeline = query({
   does: 'What happened in a session, in order, with the time since its start and a sentence for people.',
   did: 'read the timeline of a session',
   may: 'read',
-  input: z.strictObject({ ...inSession, limit: whole(1, 5000, 1000) }),
+  input: z.strictObject({ ...inSession, limit: whole(1, 5000).default(1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
   read: ({ input: { session_id, after, limit }, records, says, ...on }) => {

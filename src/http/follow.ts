@@ -227,6 +227,11 @@ class Follower {
     if (bytes.length > 0) this.#send(bytes)
     else if (!last) this.#all.ready(this)
     if (last && !this.#caughtUp) {
+      // They have more than there is: of a log restored from a backup, what comes next is not what follows on theirs.
+      if (this.#stand.seq < this.#slice.after) {
+        this.#endWith(JSON.stringify({ reason: 'beyond-the-end', seq: this.#stand.seq }))
+        return
+      }
       this.#caughtUp = true
       this.#send(Buffer.from(`event: caught-up\ndata: {"seq":${this.#seq}}\n\n`))
     }

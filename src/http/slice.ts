@@ -9,6 +9,7 @@ import type { Hold } from './burden.ts'
 const AT_ONCE = 64 * 1024
 /** A page is no longer than this and one record, whatever its limit. */
 const MOST_IN_PAGE = 4 * 1024 * 1024
+const PAGE = 1000
 const SLICE_MS = 5
 
 /** What is gathered is held by `hold`, so that pages which nobody takes do not take all memory. */
@@ -19,7 +20,7 @@ export async function sliceAsJson(sessile: Sessile, slice: Slice, hold: Hold): P
   const page = (next_after: number | null) => `{"records":[${records.join(',')}],"next_after":${next_after}}`
   let until = performance.now() + SLICE_MS
   for (const record of sessile.records(slice)) {
-    if (records.length === slice.limit || length > MOST_IN_PAGE) return page(last)
+    if (records.length === (slice.limit ?? PAGE) || length > MOST_IN_PAGE) return page(last)
     const text = JSON.stringify(record)
     records.push(text)
     length += text.length
@@ -35,10 +36,11 @@ export async function sliceAsJson(sessile: Sessile, slice: Slice, hold: Hold): P
 
 export function sliceAsLines(sessile: Sessile, slice: Slice): ReadableStream<Uint8Array> {
   const lines = sessile.lines(slice)
+  let left = slice.limit ?? Number.POSITIVE_INFINITY
   const piece = (): Buffer => {
     const chunk: Buffer[] = []
     let length = 0
-    while (length <= AT_ONCE) {
+    while (length <= AT_ONCE && left > 0) {
       const next = lines.next()
       if (next.done) break
       const { line, seq } = next.value
@@ -46,6 +48,7 @@ export function sliceAsLines(sessile: Sessile, slice: Slice): ReadableStream<Uin
       const bytes = asTold(line, seq, slice.sight)
       chunk.push(bytes, NEWLINE)
       length += bytes.length
+      left--
     }
     return Buffer.concat(chunk)
   }
