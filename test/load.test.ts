@@ -285,17 +285,18 @@ describe('no descriptor left', () => {
 describe('the contract', () => {
   it('tells of Retry-After wherever an answer has it', async () => {
     const { anyone } = await run()
-    const { paths } = (await anyone.get('/openapi.json')).body
+    const { paths, components } = (await anyone.get('/openapi.json')).body
     for (const [status, reason] of [
       [503, 'overloaded'],
       [507, 'not-recorded'],
       [408, 'body-too-slow'],
     ] as const) {
       const answer = paths['/session_manager/sessions.start'].post.responses[status]
-      expect(answer.headers['Retry-After'].schema.type).toBe('integer')
+      expect(answer.headers['Retry-After']).toEqual({ $ref: '#/components/headers/Retry-After' })
       expect(answer.description).toContain(reason)
     }
-    expect(paths['/session_manager/sessions.start'].post.responses[409].headers).toBeUndefined()
+    expect(components.headers['Retry-After'].schema.type).toBe('integer')
+    expect(paths['/session_manager/sessions.start'].post.responses[409].headers).not.toHaveProperty('Retry-After')
     expect(paths['/api/v1/sessions'].get.responses[503].description).toContain('overloaded')
   })
 })
