@@ -28,14 +28,16 @@ export class Ledger {
   readonly #entries = new Map<string, Entry>()
   acknowledged = 0
   refused = 0
-  #latest = ''
+  /** The time of the last record that was acknowledged in each session. */
+  readonly #latest = new Map<string, string>()
+  #lost: string | undefined
 
   /** Watches one attempt at a request to its end. Each request names itself as the performer of its records. */
   attempt(performer: string, count: number, answer: Promise<unknown>, dead: () => boolean): Promise<void> {
     const entry = this.#entries.get(performer) ?? { count, pending: 0, open: false, ids: undefined, answer: undefined }
     this.#entries.set(performer, entry)
     entry.pending++
-    const before = this.#latest
+    const before = [...this.#latest.values()].sort().at(-1) ?? ''
     return answer.then(
       (answer) => {
         entry.pending--
@@ -56,9 +58,9 @@ export class Ledger {
       throw new Broken(`${performer} was recorded as ${entry.ids}, and again as ${ids}`)
     if (entry.answer && !isDeepStrictEqual(entry.answer, answer)) throw new Broken(`a retry of ${performer} got another answer`)
     const retried = entry.ids !== undefined || entry.open
-    for (const { timestamp } of records) {
+    for (const { session_id, timestamp } of records) {
       if (!retried && timestamp < before) throw new Broken(`${performer} is of ${timestamp}, after one of ${before}`)
-      if (timestamp > this.#latest) this.#latest = timestamp
+      if (session_id !== this.#lost && timestamp > (this.#latest.get(session_id) ?? '')) this.#latest.set(session_id, timestamp)
     }
     entry.ids = ids
     entry.answer = answer
@@ -70,6 +72,12 @@ export class Ledger {
     else if (error instanceof Refusal && (error.kind !== 'unavailable' || NOTHING.has(error.reason))) this.refused++
     else if (dead) entry.open = true
     else throw new Broken(`${performer} failed with ${error instanceof Error ? error.stack : error}`)
+  }
+
+  /** The disk has lost the file of this session. Where the views are lost as well, nobody can know what time it was in it. */
+  lose(session_id: string): void {
+    this.#lost = session_id
+    this.#latest.delete(session_id)
   }
 
   /** Whoever listened is gone: what was not answered stays open. */

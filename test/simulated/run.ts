@@ -143,7 +143,7 @@ async function lived(world: World, life: Life, loop: Loop, last: boolean): Promi
 
 /** From now on the disk refuses the file of one session. Who asked for records of it by name does not ask once more. */
 function loseFile(world: World, { log }: Sessile): void {
-  const { chance, config, disk } = world
+  const { chance, config, disk, ledger } = world
   const logs = [...log.names()].filter(isSessionLog)
   if (logs.length === 0) return
   world.lost = chance.pick(logs)
@@ -153,6 +153,7 @@ function loseFile(world: World, { log }: Sessile): void {
     within.has(performer) || path?.session_id === session_id || ('session_id' in body && body.session_id === session_id)
   world.named = world.named.filter((asked) => !isOfIt(asked))
   disk.lose(fileOf(config.home, world.lost))
+  ledger.lose(session_id)
 }
 
 function promisesOfTheDisk({ disk, reports, lost }: World): void {
