@@ -16,6 +16,9 @@ import { indexesOf, type Read, tableOf, type View } from './view.ts'
 /** Names beyond which a rebuild writes a run of them without waiting for its end. */
 const MOST_NAMES = 50_000
 
+/** The size of a page, as SQLite makes them where nothing else is asked for. */
+const PAGE = 4096
+
 /** How much of the database SQLite may keep in memory, in KiB. */
 const CACHE = 'PRAGMA cache_size = -16384'
 
@@ -91,6 +94,8 @@ export class Views {
       if (!there) return { why: 'there are none' }
       // A link leads to where nothing of ours should be written.
       if (!there.isFile()) return { why: 'what stands in their place is no file' }
+      // SQLite reads the rest of a page that was cut as zeros, and says nothing.
+      if (there.size % PAGE !== 0) return { why: 'their last page is cut' }
       for (const name of readdirSync(dirname(file)))
         if (LOOK.test(name)) rmSync(join(dirname(file), name), { recursive: true, force: true })
       tables = new Tables(file, {}, true)
