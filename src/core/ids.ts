@@ -10,8 +10,16 @@ const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 /** The id of a user, an account or a device: opaque to Sessile, safe as a file name. */
 export const opaqueId = z.string().regex(OPAQUE, 'must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit')
 
+/** The id of a thing that the server names: what it is, and a ULID. */
+export function numbered(what: string) {
+  return z.string().regex(new RegExp(`^${what}_[0-9A-HJKMNP-TV-Z]{26}$`))
+}
+
 /** The id of a session, as the server gives it. */
-export const sessionId = z.string().regex(/^sess_[0-9A-HJKMNP-TV-Z]{26}$/)
+export const sessionId = numbered('sess')
+
+/** A digest as it is kept: SHA-256, printed. */
+export const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 /** Names in which Sessile itself, the owner of the files, and whoever has not proved who they are do things. */
 export const reservedIds = ['system', 'operator', 'anonymous']
 

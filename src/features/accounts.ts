@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, opaqueId, reservedIds } from '../core/ids.ts'
+import { digest, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
 import { query, whole } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
@@ -25,7 +25,6 @@ export const accountName = z
   .regex(/^[!-~]+$/, 'must be an e-mail address or another name, of ASCII without spaces')
 export const nameOf = (given: string) => given.toLowerCase()
 
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 const at = z.iso.datetime()
 const INVITATION_MS = 72 * 3600 * 1000
 

@@ -5,14 +5,14 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { numbered, opaqueId } from '../core/ids.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 import { activeAccount } from './accounts.ts'
 
-const assignmentId = z.string().regex(/^asg_[0-9A-HJKMNP-TV-Z]{26}$/)
+const assignmentId = numbered('asg')
 const relationship = z.string().min(1).max(64)
 
 export const { begun, ended } = events(

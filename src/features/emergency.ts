@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { instant, opaqueId } from '../core/ids.ts'
+import { instant, numbered, opaqueId } from '../core/ids.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
@@ -15,7 +15,7 @@ import { assignedTo } from './assignments.ts'
 
 const LASTS_MS = 60 * 60 * 1000
 
-const accessId = z.string().regex(/^emg_[0-9A-HJKMNP-TV-Z]{26}$/)
+const accessId = numbered('emg')
 const reason = z
   .string()
   .min(10)

@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { type Draft, events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, opaqueId } from '../core/ids.ts'
+import { digest, numbered, opaqueId, sha256 } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Vault } from '../core/vault.ts'
 import { type Read, type Row, view } from '../core/view.ts'
@@ -19,8 +19,7 @@ const PERIOD_MS = 30_000
 const DRIFT = 1
 const CODES = 10
 
-const factorId = z.string().regex(/^fac_[0-9A-HJKMNP-TV-Z]{26}$/)
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
+const factorId = numbered('fac')
 const step = z.int().min(0)
 
 export const { enrolled, confirmed, used, recovered, removed } = events(

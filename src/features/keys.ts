@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, opaqueId, reservedIds } from '../core/ids.ts'
+import { digest, numbered, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
@@ -13,7 +13,7 @@ import { type Read, type Row, view } from '../core/view.ts'
 import { deactivated } from './accounts.ts'
 
 const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
-const keyId = z.string().regex(/^key_[0-9A-HJKMNP-TV-Z]{26}$/)
+const keyId = numbered('key')
 /** Keys are held by devices, and by those who administer. */
 const holders = ['device', 'admin'] as const
 const about = { role: z.enum(holders), users, system: z.boolean(), name: z.string().max(200).optional() }
@@ -25,7 +25,7 @@ export const { created, revoked } = events(
     created: {
       v: 1,
       does: 'A key was made for an account or a device. Its secret was shown once; here stands its SHA-256.',
-      data: z.strictObject({ key_id: keyId, ...about, secret_sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
+      data: z.strictObject({ key_id: keyId, ...about, secret_sha256: sha256 }),
       says: ({ user_id, data }) => `A ${data.role} key was made for ${user_id}.`,
       sensitivity: 'plain',
     },

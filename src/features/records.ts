@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { opaqueId, sha256 } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { query, whole } from '../core/query.ts'
 import { flat, isErased, type Recorded } from '../core/record.ts'
@@ -16,7 +16,7 @@ const MOST_AT_ONCE = 1000
 const MOST_IN_PAGE = 4 * 1024 * 1024
 
 const ref = {
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  sha256,
   format: z.string().min(1).max(64).describe('such as npy or parquet'),
   dims: z.array(z.int().min(0)).min(1).max(8),
 }

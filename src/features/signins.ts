@@ -7,7 +7,7 @@ import { command, type Preparing } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { type Draft, events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest } from '../core/ids.ts'
+import { digest, numbered, sha256 } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
@@ -37,8 +37,7 @@ const LONGEST_MS = 30 * 24 * 3600 * 1000
 /** Two tabs that refresh at once have the same token in hand: within this time the one that came second is not a thief. */
 const RACE_MS = 10_000
 
-const signinId = z.string().regex(/^sign_[0-9A-HJKMNP-TV-Z]{26}$/)
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
+const signinId = numbered('sign')
 const at = z.iso.datetime()
 const whys = ['signed-out', 'signed-out-everywhere', 'token-reused'] as const
 
