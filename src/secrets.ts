@@ -80,7 +80,8 @@ export class Secrets implements Vault {
   }
 
   async verify(kind: TokenKind, token: string, now: number): Promise<Claims | undefined> {
-    const known = this.#lately.get(digestOf(kind, token))
+    const digest = digestOf(kind, token)
+    const known = this.#lately.get(digest)
     if (known && now < known.until) return known.claims
     const keys = await this.#keys(now)
     try {
@@ -97,7 +98,7 @@ export class Secrets implements Vault {
       if (this.#lately.size >= MOST_LATELY) this.#lately.clear()
       // Known for no longer than its key checks, whatever it says of itself.
       const until = Math.min(claims.until, ...keys.filter(({ open }) => open === key).map((one) => checksUntil(keys, one)))
-      this.#lately.set(digestOf(kind, token), { claims, until })
+      this.#lately.set(digest, { claims, until })
       return claims
     } catch {
       // Why it is no token of ours is nobody's business.

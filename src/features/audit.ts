@@ -233,15 +233,11 @@ const access = query({
       const row = session_id === null ? undefined : read(sessions).get({ session_id })
       return row?.user_id === user_id ? row : undefined
     }
-    const looks = rows.map((row) => ({
-      at: timeOf(row),
-      account_id: row.account_id,
-      role: row.role,
-      did: did(row.route),
-      session_id: ownSession(row.session_id)?.session_id ?? null,
-      session_number: ownSession(row.session_id)?.session_number ?? null,
-      emergency: row.emergency === 1,
-    }))
+    const looks = rows.map((row) => {
+      const { session_id = null, session_number = null } = ownSession(row.session_id) ?? {}
+      const { account_id, role } = row
+      return { at: timeOf(row), account_id, role, did: did(row.route), session_id, session_number, emergency: row.emergency === 1 }
+    })
     return { looks, ...rest }
   },
 })
