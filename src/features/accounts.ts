@@ -7,6 +7,7 @@ import { command } from '../core/command.ts'
 import { events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
+import { Where } from '../core/page.ts'
 import { query, whole } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
@@ -300,10 +301,11 @@ const list = query({
   shows: ({ accounts }) => accounts.map(({ account_id }) => account_id),
   read: ({ input: { name, role, after = '', limit }, read, permit }) => {
     permit()
-    const rows = read(accounts).find(
-      'WHERE account_id > ? AND (? IS NULL OR name = ?) AND (? IS NULL OR role = ?) ORDER BY account_id LIMIT ?',
-      ...[after, name ? nameOf(name) : null, name ? nameOf(name) : null, role ?? null, role ?? null, limit + 1],
-    )
+    const where = new Where()
+    where.need('account_id > ?', after)
+    if (name) where.need('name = ?', nameOf(name))
+    if (role) where.need('role = ?', role)
+    const rows = read(accounts).find(`${where.sql} ORDER BY account_id LIMIT ?`, ...where.values, limit + 1)
     const page = rows.slice(0, limit)
     return { accounts: page.map(shownOf), next_after: rows.length > limit ? (page.at(-1) as AccountRow).account_id : null }
   },
