@@ -106,6 +106,12 @@ export function factorOf(read: Read, account_id: string): FactorRow | undefined 
   return row?.confirmed_at === null ? undefined : row
 }
 
+/** The factor that was begun, and that no code has confirmed yet. */
+function waitingFactor(read: Read, account_id: string): FactorRow | undefined {
+  const row = openFactor(read, account_id)
+  return row?.confirmed_at === null ? row : undefined
+}
+
 // --- codes ------------------------------------------------------------------------------------------------------------
 
 export const code = z.string().min(6).max(40).describe('six digits from the app, or a recovery code')
@@ -138,11 +144,12 @@ const aboutOf = (account_id: string) => `totp ${account_id}`
 const appOf = (secret: string, label = '') =>
   new TOTP({ issuer: 'Sessile', label, algorithm: 'SHA1', digits: 6, period: PERIOD_MS / 1000, secret: Secret.fromBase32(secret) })
 
+/** So many bytes of a secret, as people type them. */
+const base32 = (secret: string, bytes: number) =>
+  new Secret({ buffer: Uint8Array.from(Buffer.from(secret, 'base64url').subarray(0, bytes)).buffer }).base32
+
 /** Letters and digits that nobody takes for one another; 120 bits, of which a plain digest tells nothing. */
-function recoveryCode(secret: string): string {
-  const bytes = Uint8Array.from(Buffer.from(secret, 'base64url').subarray(0, 15))
-  return (new Secret({ buffer: bytes.buffer }).base32.toLowerCase().match(/.{4}/g) ?? []).join('-')
-}
+const recoveryCode = (secret: string) => (base32(secret, 15).toLowerCase().match(/.{4}/g) ?? []).join('-')
 
 // --- setting it up, and taking it away --------------------------------------------------------------------------------
 
@@ -161,8 +168,7 @@ const enrol = command({
   refuses: { ...unproven, 'factor-exists': 'refused' },
   prepare: async ({ input, caller, read, vault, secret, refuse }) => {
     const { name } = await proveAgain({ caller, read, refuse }, input.password)
-    const bytes = Uint8Array.from(Buffer.from(secret(), 'base64url').subarray(0, 20))
-    const shared = new Secret({ buffer: bytes.buffer }).base32
+    const shared = base32(secret(), 20)
     return { shared, name, sealed: vault.seal(shared, aboutOf(caller.account_id)) }
   },
   decide: ({ caller, prepared: { shared, name, sealed }, read, ulid, refuse, reveal }) => {
@@ -174,6 +180,7 @@ const enrol = command({
 })
 
 const notRight = 'The code is not right, or was used before.'
+const NONE_WAITS = 'No second factor is waiting to be confirmed.'
 
 const confirm = command({
   at: 'POST /api/v1/account/totp/confirm',
@@ -186,16 +193,14 @@ const confirm = command({
   whose: (_, { account_id }) => [account_id],
   refuses: { 'code-wrong': 'unauthenticated', 'factor-not-found': 'not-found' },
   prepare: async ({ input, caller, read, vault, now, secret, refuse }) => {
-    const row = openFactor(read, caller.account_id)
-    if (!row || row.confirmed_at !== null) throw refuse('factor-not-found', 'No second factor is waiting to be confirmed.')
+    const row = waitingFactor(read, caller.account_id)
+    if (!row) throw refuse('factor-not-found', NONE_WAITS)
     const proof = prove(vault, row, input.code, now)
     if (!proof || !('step' in proof)) throw refuse('code-wrong', notRight)
     return { ...proof, codes: Array.from({ length: CODES }, () => recoveryCode(secret())) }
   },
   decide: ({ caller, prepared: { factor_id, step, codes }, read, refuse, reveal }) => {
-    const row = openFactor(read, caller.account_id)
-    if (row?.factor_id !== factor_id || row.confirmed_at !== null)
-      throw refuse('factor-not-found', 'No second factor is waiting to be confirmed.')
+    if (waitingFactor(read, caller.account_id)?.factor_id !== factor_id) throw refuse('factor-not-found', NONE_WAITS)
     reveal({ recovery_codes: codes })
     return [
       confirmed(byItself(caller.account_id), {

@@ -13,7 +13,7 @@ import type { Feature } from '../core/feature.ts'
 import type { Settings } from '../core/settings.ts'
 import { type Read, view } from '../core/view.ts'
 import { accepted, accounts, activeAccount, byItself, nameOf } from './accounts.ts'
-import { as, beginning, device, leaving, newTokens, telling, tellsOf, tokens } from './signins.ts'
+import { as, beginning, device, GONE, leaving, newTokens, telling, tellsOf, tokens } from './signins.ts'
 
 /** So long a browser may take at the provider. */
 const FLOW_MS = 10 * 60 * 1000
@@ -216,7 +216,7 @@ const finish = command({
     const found = accountFor(read, identity, email, now)
     if (found?.account_id !== account_id) throw refuse('identity-unknown', NO_ACCOUNT)
     const { carried, ...told } = telling(made, input.as)
-    reveal({ ...told, carried: { ...carried, identity: { value: '', seconds: 0 } } })
+    reveal({ ...told, carried: { ...carried, identity: GONE } })
     const owner = byItself(account_id)
     const first = found.isNew ? [linked(owner, identity), accepted(owner, {})] : []
     return [beginning(owner, 'identity', input.device, kept), ...first, ...leaving(read, caller, input.as)]

@@ -61,9 +61,16 @@ const signUp = command({
   answer: () => ({ taken: true }),
 })
 
-const invitee = (read: Read, token: string, now: number): AccountRow | undefined => {
+const uninvited = { 'invitation-not-found': 'not-found' } as const
+
+/** The account that a link is for, or a refusal. */
+function invitee(
+  { read, now, refuse }: { read: Read; now: number; refuse: (reason: keyof typeof uninvited, detail: string) => Error },
+  token: string,
+): AccountRow {
   const row = read(accounts).get({ invitation_sha256: digest(token) })
-  return row && now < Date.parse(row.invitation_expires_at as string) ? row : undefined
+  if (row && now < Date.parse(row.invitation_expires_at as string)) return row
+  throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
 }
 
 const accept = command({
@@ -75,16 +82,13 @@ const accept = command({
   input: z.strictObject({ token: z.string().max(100), password }),
   output: z.object({ account_id: z.string() }),
   whose: () => [],
-  refuses: { ...weak, 'invitation-not-found': 'not-found' },
+  refuses: { ...weak, ...uninvited },
   prepare: async ({ input: { token, password }, read, settings, now, refuse }) => {
-    const row = invitee(read, token, now)
-    if (!row) throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
+    const row = invitee({ read, now, refuse }, token)
     return hashOfNew(password, row.name, settings.passwords, refuse)
   },
   decide: ({ input: { token }, prepared: hash, read, now, refuse }) => {
-    const row = invitee(read, token, now)
-    if (!row) throw refuse('invitation-not-found', 'This link was used, has run out, or never was.')
-    const owner = byItself(row.account_id)
+    const owner = byItself(invitee({ read, now, refuse }, token).account_id)
     return [accepted(owner, {}), passwordSet(owner, { hash })]
   },
   answer: ([record]) => ({ account_id: (record as Recorded).user_id }),

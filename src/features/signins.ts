@@ -304,7 +304,7 @@ function asking(read: Read, caller: Caller, refuse: (reason: 'not-signed-in', de
 }
 
 /** What a browser is to carry no more. */
-const GONE = { value: '', seconds: 0 }
+export const GONE = { value: '', seconds: 0 }
 
 const signOut = command({
   at: 'POST /api/v1/sign-out',
