@@ -133,6 +133,7 @@ async function lived(world: World, life: Life, loop: Loop, last: boolean): Promi
   const { chance, disk } = world
   if (!(await life.begin().catch((error: Error) => startFailed(world, error)))) return false
   await check(world, life, loop)
+  if (life.over) return false
   if (world.lost === undefined && chance.oneIn(5)) loseFile(world, life.sessile as Sessile)
   for (let waves = last ? 3 : chance.below(12); waves >= 0 && !life.over; waves--) await life.wave()
   if (life.over || !(last || chance.oneIn(3))) return false
