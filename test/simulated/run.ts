@@ -232,13 +232,14 @@ function shelfOf({ disk, config, lost }: World, log: Log): Shelf {
   const whole = () => {
     let bytes = disk.within(fileOf(config.home, lost as string))
     const quarantine = quarantineOf(journalOf(config.home))
-    for (const name of disk.list(quarantine)) {
+    const pieces = disk.list(quarantine).flatMap((name) => {
       const aside = asideIn(name)
-      if (aside?.log !== lost || !aside) continue
-      const piece = disk.within(join(quarantine, name))
-      if (aside.offset > bytes.length) throw new Broken(`${lost} has ${bytes.length} bytes, and then ${name}`)
-      const rest = bytes.subarray(aside.offset + piece.length)
-      bytes = Buffer.concat([bytes.subarray(0, aside.offset), piece, rest])
+      return aside && aside.log === lost ? [{ offset: aside.offset, piece: disk.within(join(quarantine, name)) }] : []
+    })
+    // Not in the order of their names: a crash may have set more aside from further ahead.
+    for (const { offset, piece } of pieces.sort((one, other) => one.offset - other.offset)) {
+      if (offset > bytes.length) throw new Broken(`${lost} has ${bytes.length} bytes, and then a piece from byte ${offset} on`)
+      bytes = Buffer.concat([bytes.subarray(0, offset), piece, bytes.subarray(offset + piece.length)])
     }
     return bytes
   }
