@@ -5,7 +5,7 @@ import { openLog, openRecorder } from '../src/app.ts'
 import type { Command } from '../src/core/command.ts'
 import { Refusal } from '../src/core/errors.ts'
 import type { Caller } from '../src/core/policy.ts'
-import type { Query } from '../src/core/query.ts'
+import { Listed, type Query } from '../src/core/query.ts'
 import type { Sessile } from '../src/core/sessile.ts'
 import { system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
@@ -122,7 +122,10 @@ const ofSession = (name: string, query: Query, which: (sessions: string[]) => st
     const input = { session_id: which(sessions[user] as string[]), ...more }
     const whole = query === validate ? { ...input, user_id: `u${user}` } : input
     const caller = reaching([`u${user}`])
-    return () => sessile.ask(query, { input: whole, caller })
+    return async () => {
+      const answer = await sessile.ask(query, { input: whole, caller })
+      return answer instanceof Listed ? answer.whole() : answer
+    }
   },
 })
 

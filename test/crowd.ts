@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { descriptors } from '../src/log/disk.ts'
 import { ADMIN, type Apart, type Json, said } from './harness.ts'
 
 export const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -17,6 +18,17 @@ export async function until<T>(what: string, ask: () => T | Promise<T>, is: (fou
   }
   if (!is(found)) throw new Error(`${what}: ${JSON.stringify(found)}`)
   return found
+}
+
+/** Fails, and says what to do, where so many connections cannot be opened here and served by a process with the same limit. */
+export function needConnections(count: number): void {
+  const { most = Number.POSITIVE_INFINITY } = descriptors() ?? {}
+  // A server keeps a quarter of them, or 1,024, for its files.
+  const needed = count + Math.min(1024, Math.ceil(count / 3)) + 256
+  if (most < needed)
+    throw new Error(
+      `${count} connections need ${needed} descriptors, and ulimit -n allows ${most}: raise it, or ask for fewer connections.`,
+    )
 }
 
 export const descriptorsOf = ({ child }: Apart): number => readdirSync(`/proc/${child.pid}/fd`).length
@@ -149,9 +161,9 @@ export class Follower {
     })
   }
 
-  static async of(url: string, session_id: string, after?: number): Promise<Follower> {
+  static async of(url: string, session_id: string, { after, key = ADMIN }: { after?: number; key?: string } = {}) {
     const follower = new Follower(await socketTo(url))
-    const resume: Record<string, number> = after === undefined ? {} : { 'Last-Event-ID': after }
+    const resume = { Authorization: `Bearer ${key}`, ...(after === undefined ? {} : { 'Last-Event-ID': after }) }
     // Under the older version an answer comes as it is, without the lengths of its chunks in between.
     follower.#socket.write(head('GET', `/api/v1/sessions/${session_id}/records?follow=1`, resume, '1.0'))
     return follower
@@ -207,12 +219,10 @@ export class Follower {
 }
 
 /** Many followers, let in some at a time: more would overflow the queue of those who wait at the door. */
-export async function followers(count: number, url: string, session_id: string, after?: number): Promise<Follower[]> {
+export async function followers(count: number, url: string, session_id: string): Promise<Follower[]> {
   const all: Follower[] = []
   while (all.length < count) {
-    const some = await Promise.all(
-      Array.from({ length: Math.min(100, count - all.length) }, () => Follower.of(url, session_id, after)),
-    )
+    const some = await Promise.all(Array.from({ length: Math.min(100, count - all.length) }, () => Follower.of(url, session_id)))
     await until(
       'followers have not caught up',
       () => some.filter((one) => !one.caughtUp).length,

@@ -3,7 +3,7 @@
 //
 //   npm run torture:load
 
-import { describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import {
   askOnce,
   descriptorsOf,
@@ -15,6 +15,7 @@ import {
   loadOf,
   long,
   memoryOf,
+  needConnections,
   numbers,
   socketTo,
   until,
@@ -67,6 +68,8 @@ async function call(url: string, user_id: string, rounds: number, ledger: Map<st
 }
 
 describe(`${CONNECTIONS} callers`, () => {
+  beforeAll(() => needConnections(Math.ceil((CONNECTIONS * 4) / 3)))
+
   it(
     'are served beside slow senders, and nothing that was acknowledged is missing',
     async () => {
@@ -166,6 +169,8 @@ describe(`${CONNECTIONS} callers`, () => {
 })
 
 describe(`${FOLLOWERS} followers of one session`, () => {
+  beforeAll(() => needConnections(FOLLOWERS))
+
   it(
     'get every record once and in order; who does not read is cut off and goes on later; the session goes on',
     async () => {
@@ -238,7 +243,7 @@ async function resumed(one: Follower, url: string, session_id: string, seq: numb
   await until('a slow one is kept', () => one.closed, Boolean)
   const last = whole(one)
   expect(last).toBeLessThan(seq)
-  const again = await Follower.of(url, session_id, last)
+  const again = await Follower.of(url, session_id, { after: last })
   await until('a resumed one has not caught up', () => again.caughtUp, Boolean)
   expect(again.ids).toEqual(numbers(last + 1, seq))
   return again
@@ -251,6 +256,8 @@ function whole({ ids }: Follower): number {
 }
 
 describe(`a flood of long arrays over ${FLOOD} connections`, () => {
+  beforeAll(() => needConnections(Math.ceil(FLOOD * 1.1)))
+
   it(
     'into little memory is refused in part, with a word on when to come again; reads go on, and what was acknowledged is there once',
     async () => {
@@ -352,6 +359,8 @@ async function stream(url: string, session_id: string, user_id: string, i: numbe
 }
 
 describe('few descriptors', () => {
+  beforeAll(() => needConnections(300))
+
   it(
     'are kept for the recorder: nothing acknowledged is lost while hundreds press in, and it ends clean',
     async () => {

@@ -58,7 +58,7 @@ describe('a follower who does not read', () => {
     expect(slow.told.at(-1)).toEqual({ event: 'problem', data: { reason: 'too-slow', after: last } })
     expect(slow.ids).toEqual(numbers(1, last))
     expect(last).toBeLessThan(seq)
-    const resumed = await Follower.of(running.url, session_id, last)
+    const resumed = await Follower.of(running.url, session_id, { after: last })
     await until('the slow one does not catch up', () => resumed.caughtUp, Boolean)
     expect(resumed.ids).toEqual(numbers(last + 1, seq))
     expect(quick.ids).toEqual(numbers(1, seq))

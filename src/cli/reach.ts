@@ -7,7 +7,7 @@ import type { Config } from '../config.ts'
 import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
 import { atRoute } from '../core/feature.ts'
-import type { Query } from '../core/query.ts'
+import { Listed, type Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
 import { features } from '../features/index.ts'
 import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
@@ -116,9 +116,9 @@ export async function reach(config: Config, what: Command | Query, input: Record
   const log = openLog({ config })
   const sessile = await openRecorder(log, { config })
   try {
-    return 'decide' in what
-      ? await sessile.perform(what, { body: input, caller: system })
-      : await sessile.ask(what, { input, caller: system })
+    if ('decide' in what) return await sessile.perform(what, { body: input, caller: system })
+    const answer = await sessile.ask(what, { input, caller: system })
+    return answer instanceof Listed ? await answer.whole() : answer
   } catch (error) {
     throw error instanceof Refusal ? inWords(error.reason, error.message, error.faults) : error
   } finally {

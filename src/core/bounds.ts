@@ -20,6 +20,8 @@ export const bounds = {
   /** Files of logs that stay open, and files whose length is remembered. */
   openFiles: 1024,
   knownEnds: 32_768,
+  /** Keys of records that replace each other which are held while a log is told. */
+  keysAtOnce: 32_768,
   /** Callers whose quota is known by itself, and quotas that all others share. */
   knownCallers: 32_768,
   sharedQuotas: 4096,

@@ -85,6 +85,8 @@ export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(lo
 export const userOf = (log: string) => (log.startsWith('users/') ? log.split('/')[1] : undefined)
 export const userLog = (user_id: string) => `users/${user_id}/user`
 export const accountLog = (account_id: string) => `accounts/${account_id}`
+/** Is it one of those that hold keys, sign-ins, assignments: what somebody may do follows from them alone? */
+export const saysWhoMay = (log: string) => log.startsWith('accounts/') || log.endsWith('/user')
 /** The trail of a day. Where a part of it is damaged the trail goes on in the next. */
 export const auditLog = (timestamp: string, part = 1) =>
   `audit/${timestamp.slice(0, 'YYYY-MM-DD'.length)}${part > 1 ? `.${part}` : ''}`

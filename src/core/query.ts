@@ -6,6 +6,7 @@ import type { Refusal } from './errors.ts'
 import type { Action, Caller } from './policy.ts'
 import type { Erased, Recorded } from './record.ts'
 import type { Sight } from './sight.ts'
+import type { Standing } from './standing.ts'
 import type { Read } from './view.ts'
 
 export interface Asked<I, R extends string> {
@@ -18,8 +19,15 @@ export interface Asked<I, R extends string> {
   permit(...users: string[]): void
   /** The users whose data the caller may see here: what a list is limited to. Such a query says whose data it `shows`. */
   reach(): 'all' | readonly string[]
-  /** The records of a log in order, as they read today and as far as the caller may see them; erased ones too. */
-  records(log: string, after?: number): Iterable<Recorded | Erased>
+  /**
+   * The records of a log in order, as they read today and as far as the caller may see them; erased ones too. Others get
+   * their turn meanwhile.
+   */
+  records(log: string, after?: number): AsyncIterable<Recorded | Erased>
+  /** The records of one type as they stand: of those with one key the last, in the place of the first. */
+  standing(log: string, which: Standing): AsyncIterable<Recorded>
+  /** Counts so many bytes more that are gathered for the answer; refuses where that is too much at the moment. */
+  hold(bytes: number): void
   /** A part of a log as an answer, as far as the caller may see it. */
   slice(log: string, part: Pick<Slice, 'after' | 'limit' | 'follow'>): Slice
   /** The logs that take no more records, and of which a part may be missing from the views, or all. */
@@ -54,6 +62,25 @@ export class Slice {
     this.after = after
     this.limit = limit
     this.follow = follow
+  }
+}
+
+/** An answer that ends with a list which may be longer than memory: whoever gives it goes over the list piece by piece. */
+export class Listed {
+  readonly about: object
+  readonly name: string
+  readonly items: AsyncIterable<unknown>
+  constructor(about: object, name: string, items: AsyncIterable<unknown>) {
+    this.about = about
+    this.name = name
+    this.items = items
+  }
+
+  /** The answer in one piece, for whoever can hold it. */
+  async whole(): Promise<object> {
+    const items: unknown[] = []
+    for await (const item of this.items) items.push(item)
+    return { ...this.about, [this.name]: items }
   }
 }
 

@@ -8,16 +8,18 @@ import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
-import { type Log, userOf } from './log.ts'
+import { type Log, type PlacedLine, userOf } from './log.ts'
 import { type Caller, permit, permitPerformer, permits, reach } from './policy.ts'
 import { type Query, Slice } from './query.ts'
-import { type Erased, isErased, parseLine, type Recorded } from './record.ts'
+import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
-import { type Passed, type Sight, type Stand, seen, unnumbered } from './sight.ts'
-import { beginningOf, soundLines } from './sound.ts'
+import { hides, type Passed, type Sight, type Stand, seen, unnumbered } from './sight.ts'
+import { beginningOf, type Place, placeAt, soundLines } from './sound.ts'
+import { type Standing, standing } from './standing.ts'
 import { isSqlite } from './tables.ts'
 import { concern, type Noted, type Trace } from './trail.ts'
+import { pacer } from './turn.ts'
 import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
 
@@ -41,6 +43,8 @@ interface Question {
   input: unknown
   caller: Caller
   trace?: Trace | undefined
+  /** Counts what is gathered for the answer. */
+  hold?: (bytes: number) => void
 }
 
 export class Sessile {
@@ -108,8 +112,9 @@ export class Sessile {
   }
 
   /** Answers from what is durable, and from nothing that the caller may not see; when the trail says who has seen what. */
-  async ask(query: Query, { input, caller, trace = this.#traceOf(query, caller) }: Question): Promise<unknown> {
-    const answer = await this.#concealing(query, this.#ask(query, { input, caller, trace }))
+  async ask(query: Query, question: Question): Promise<unknown> {
+    const { trace = this.#traceOf(query, question.caller) } = question
+    const answer = await this.#concealing(query, this.#ask(query, { ...question, trace }))
     await this.note(trace)
     return answer
   }
@@ -127,7 +132,7 @@ export class Sessile {
     })
   }
 
-  async #ask(query: Query, { input: stated, caller, trace }: Question & { trace: Trace }): Promise<unknown> {
+  async #ask(query: Query, { input: stated, caller, trace, hold = unheld }: Question & { trace: Trace }): Promise<unknown> {
     const input = check(query.input, stated)
     let [permitted, reached] = [false, false]
     await this.recorder.settled(query.ofTrail).catch((error: Error) => {
@@ -138,7 +143,8 @@ export class Sessile {
         input,
         caller,
         now: this.source.now(),
-        read: this.recorder.views.committed,
+        // Looked for each time: an answer may last longer than these views.
+        read: (view) => this.recorder.views.committed(view),
         refuse: (reason, detail, facts) => refusalOf(query.refuses, reason, detail, facts),
         permit: (...users) => {
           concern(trace, users)
@@ -150,6 +156,8 @@ export class Sessile {
           return reach(caller, query.may)
         },
         records: (log, after) => this.records({ log, sight: this.#sightOf(caller, log), after: after ?? 0 }),
+        standing: (log, which) => this.#standing(log, which, this.#sightOf(caller, log), hold),
+        hold,
         slice: (log, part) => new Slice(log, this.#sightOf(caller, log), part),
         damaged: () => this.recorder.damaged,
         says: (record) => this.gathered.events.named(record.type)?.says(record) ?? record.type,
@@ -209,13 +217,31 @@ export class Sessile {
     }
   }
 
-  /** The records of a log after this seq, as they read today and as far as they may be seen. */
-  *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): Generator<Recorded | Erased> {
+  /** The records of a log after this seq, as they read today and as far as they may be seen. Others get their turn, also while all is passed over. */
+  async *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): AsyncGenerator<Recorded | Erased> {
+    const pace = pacer()
     for (const { line, seq } of this.lines(part)) {
+      const rest = pace()
+      if (rest) await rest
       if (!line || seq <= after) continue
       const record = parseLine(line)
       yield isErased(record) ? record : Object.assign(this.gathered.events.upcast(record), { seq })
     }
+  }
+
+  #standing(log: string, which: Standing, sight: Sight, hold: (bytes: number) => void): AsyncIterable<Recorded> {
+    const { events } = this.gathered
+    if (hides(sight, which.type, events)) return none()
+    const lines = (from: Place, to?: number) =>
+      soundLines(this.log, log, { from, to, ...(to === undefined ? { least: this.recorder.views.leastSize(log) } : {}) })
+    const source = {
+      beginning: beginningOf(log),
+      lines,
+      lineAt: (offset: number, to: number) => [...lines(placeAt(this.log, log, offset), to)][0] as PlacedLine,
+      recordOf: ({ bytes }: PlacedLine, type: string) =>
+        skim(bytes)?.type === type ? events.upcast(parseLine(bytes) as Recorded) : undefined,
+    }
+    return standing(source, which, hold)
   }
 
   /** Clinical records are for those who may read notes, whatever else they may read. */
@@ -254,6 +280,8 @@ const seesNumbers = (caller: Caller, users: readonly string[]) =>
   permits(caller, 'read notes', users) || !permits(caller, 'read', users)
 
 const NO_PATH: Record<string, string> = {}
+const unheld = () => {}
+async function* none(): AsyncGenerator<never> {}
 
 /** What the database cannot open for want of descriptors it can open later. */
 const unlessLacking = (error: unknown): unknown =>

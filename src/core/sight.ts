@@ -26,17 +26,20 @@ export function* seen(
   { sight, events, seq }: { sight: Sight; events: Events; seq: number },
 ): Generator<Passed> {
   for (const place of lines) {
-    if (sight === 'whole') yield { line: place.bytes, place, seq: place.number as number }
-    else if (isClinical(place.bytes, events)) yield { line: undefined, place, seq }
+    if (sight === 'whole') {
+      yield { line: place.bytes, place, seq: place.number as number }
+      continue
+    }
+    // An erased line does not tell its type.
+    const type = skim(place.bytes)?.type
+    if (type === undefined || hides(sight, type, events)) yield { line: undefined, place, seq }
     else yield { line: place.bytes, place, seq: ++seq }
   }
 }
 
-/** Is it, or might it be? A type that nobody knows might, and an erased line does not tell its type. */
-function isClinical(line: Buffer, events: Events): boolean {
-  const type = skim(line)?.type
-  return type === undefined || (events.named(type)?.sensitivity ?? 'clinical') === 'clinical'
-}
+/** Is nothing of this type told to a reader with this sight? A type that nobody knows might be clinical. */
+export const hides = (sight: Sight, type: string, events: Events): boolean =>
+  sight === 'not clinical' && (events.named(type)?.sensitivity ?? 'clinical') === 'clinical'
 
 const SEQ = /^(\{"record_id":"[0-9a-f-]{36}","seq":)\d+/
 

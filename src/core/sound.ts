@@ -15,17 +15,17 @@ export interface Place {
 
 export const beginningOf = (log: string): Place => ({ end: 0, hash: genesis(log), number: 0 })
 
-/** The whole lines of a log from a place on, each of which follows from the one before it; refuses where one does not. */
+/** The whole lines of a log from a place on, or up to where one ended, each following from the one before it; refuses where one does not. */
 export function* soundLines(
   shelf: Shelf,
   log: string,
-  { from = beginningOf(log), least = 0 }: { from?: Place; least?: number | undefined } = {},
+  { from = beginningOf(log), to, least = to ?? 0 }: { from?: Place; to?: number | undefined; least?: number | undefined } = {},
 ): Generator<PlacedLine & Place> {
   let { end, hash, number } = from
   const unfinished = () => {
     throw damagedAt(number === undefined ? undefined : number + 1, 'it has no end')
   }
-  for (const line of linesOf(shelf, log, end, Number.POSITIVE_INFINITY, unfinished)) {
+  for (const line of linesOf(shelf, log, end, to ?? Number.POSITIVE_INFINITY, unfinished)) {
     if (number !== undefined) number++
     const checked = check(hash, line.bytes)
     if (!checked.ok) throw damagedAt(number, checked.why)

@@ -1,7 +1,7 @@
 // Whoever watches a log is woken when it has grown; what it grew by, they read from the log. However many they are,
-// others get their turn between two parts of them.
+// others get their turn between two parts of them. Where it grew by what somebody may do, that counts before anybody is told.
 
-import type { Line } from './log.ts'
+import { type Line, saysWhoMay } from './log.ts'
 import { turn } from './turn.ts'
 
 /** Called when a log has grown, and perhaps once more after it has left; it throws nothing. */
@@ -16,6 +16,8 @@ export class Watchers {
   /** The logs that have grown since their watchers were last woken. */
   readonly #grown = new Set<string>()
   #waking = false
+  /** How many records there have been by which somebody may do more, or less, than before. */
+  rulings = 0
 
   /** Calls the watcher whenever this log has grown, until the returned function is called. */
   add(log: string, watcher: Watcher): () => void {
@@ -34,6 +36,7 @@ export class Watchers {
   }
 
   grew(lines: readonly Line[]): void {
+    for (const { log } of lines) if (saysWhoMay(log)) this.rulings++
     if (this.#byLog.size === 0) return
     for (const { log } of lines) if (this.#byLog.has(log)) this.#grown.add(log)
     if (!this.#waking && this.#grown.size > 0) void this.#wake()

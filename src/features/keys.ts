@@ -7,8 +7,9 @@ import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest, numbered, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
-import { query } from '../core/query.ts'
+import { Listed, query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
+import { turn } from '../core/turn.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 import { deactivated } from './accounts.ts'
 
@@ -196,6 +197,23 @@ const revoke = command({
   },
 })
 
+/** A few at a time: the scope of each may name thousands. */
+const A_FEW = 16
+
+async function* allShown(read: Read): AsyncGenerator<z.infer<typeof shown>> {
+  let where = ''
+  let values: string[] = []
+  for (;;) {
+    const rows = read(keys).find(`${where} ORDER BY created_at DESC, key_id DESC LIMIT ?`, ...values, A_FEW)
+    for (const row of rows) yield shownOf(row)
+    const last = rows.at(-1)
+    if (!last) return
+    where = 'WHERE (created_at, key_id) < (?, ?)'
+    values = [last.created_at, last.key_id]
+    await turn()
+  }
+}
+
 const list = query({
   at: 'GET /api/v1/keys',
   does: 'Every key, newest first, without its secret.',
@@ -205,7 +223,7 @@ const list = query({
   output: z.object({ keys: z.array(shown) }),
   read: ({ read, permit }) => {
     permit()
-    return { keys: read(keys).find('ORDER BY created_at DESC, key_id DESC').map(shownOf) }
+    return new Listed({}, 'keys', allShown(read))
   },
 })
 

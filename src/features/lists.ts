@@ -6,11 +6,10 @@ import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
-import { type Asked, query, time, whole } from '../core/query.ts'
-import { type Erased, isErased, type Recorded } from '../core/record.ts'
+import { type Asked, Listed, query, time, whole } from '../core/query.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
 import { type SessionRow, sessions, shownSession } from './sessions.ts'
-import { type Said, said, transcriptOf } from './transcripts.ts'
+import { transcriptOf, utterance } from './transcripts.ts'
 
 const summary = z.object({
   session_id: z.string(),
@@ -114,26 +113,18 @@ const detail = query({
     ended_by: z.string().nullable(),
     end_reason: z.string().nullable(),
     attributes: z.object(attributeSchemas),
-    transcript: z.array(z.object({ timestamp: z.string(), speaker: z.string(), text: z.string() })),
+    transcript: z.array(utterance),
   }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id }, records, ...on }) => {
+  read: ({ input: { session_id }, standing, ...on }) => {
     const row = shownSession(on, session_id)
     const { started_by, ended_by, end_reason } = row
-    return {
-      ...summaryOf(row, on.damaged()),
-      started_by,
-      ended_by,
-      end_reason,
-      attributes: attributesOf(row),
-      transcript: transcriptOf(utterances(records(sessionLog(row.user_id, session_id)))),
-    }
+    const about = { ...summaryOf(row, on.damaged()), started_by, ended_by, end_reason, attributes: attributesOf(row) }
+    const log = sessionLog(row.user_id, session_id)
+    const transcript = transcriptOf((which) => standing(log, which))
+    return new Listed(about, 'transcript', transcript)
   },
 })
-
-function* utterances(records: Iterable<Recorded | Erased>): Generator<Said> {
-  for (const record of records) if (!isErased(record) && record.type === said.type) yield record as Said
-}
 
 const attributesOf = (row: SessionRow) =>
   Object.fromEntries(

@@ -152,18 +152,19 @@ const timeline = query({
   input: z.strictObject({ ...inSession, limit: whole(1, 5000).default(1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id, after, limit }, records, says, ...on }) => {
+  read: async ({ input: { session_id, after, limit }, records, says, hold, ...on }) => {
     const session = shownSession(on, session_id)
     const began = Date.parse(session.started_at)
     const entries: z.infer<typeof entry>[] = []
     let length = 0
-    for (const record of records(sessionLog(session.user_id, session_id), after)) {
+    for await (const record of records(sessionLog(session.user_id, session_id), after)) {
       if (isErased(record)) continue
       if (entries.length === limit || length > MOST_IN_PAGE)
         return { session_id, started_at: session.started_at, entries, next_after: entries.at(-1)?.seq ?? null }
       const { seq, timestamp, type, performer_id } = record
       const sentence = says(record)
       length += sentence.length
+      hold(sentence.length)
       entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: sentence })
     }
     return { session_id, started_at: session.started_at, entries, next_after: null }

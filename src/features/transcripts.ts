@@ -5,6 +5,7 @@ import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { instant } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
+import type { Standing } from '../core/standing.ts'
 
 const speaker = z.string().min(1).max(64)
 const confidence = z.number().min(0).max(1)
@@ -57,19 +58,19 @@ export const { flagged } = events(
   },
 )
 
-export type Said = Recorded<z.infer<typeof said.data>>
+type Said = Recorded<z.infer<typeof said.data>>
+
+export const utterance = z.object({ timestamp: z.string(), speaker: z.string(), text: z.string() })
 
 /** The transcript: in the order of speaking, a later record of a segment in the place of the earlier one. */
-export function transcriptOf(records: Iterable<Said>): { timestamp: string; speaker: string; text: string }[] {
-  const lines = new Map<string, { timestamp: string; speaker: string; text: string }>()
-  for (const { record_id, data } of records) {
-    lines.set(data.segment_id === undefined ? record_id : `segment ${data.segment_id}`, {
-      timestamp: data.at,
-      speaker: data.speaker,
-      text: data.text,
-    })
+export async function* transcriptOf(
+  standing: (which: Standing) => AsyncIterable<Recorded>,
+): AsyncGenerator<z.infer<typeof utterance>> {
+  const keyOf = (record: Recorded) => (record as Said).data.segment_id
+  for await (const record of standing({ type: said.type, keyOf })) {
+    const { at, speaker, text } = (record as Said).data
+    yield { timestamp: at, speaker, text }
   }
-  return [...lines.values()]
 }
 
 export const transcriptsFeature: Feature = { name: 'transcripts', events: [said, flagged] }

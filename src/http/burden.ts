@@ -48,6 +48,10 @@ class Hold {
     this.#burden = burden
   }
 
+  get bytes(): number {
+    return this.#bytes
+  }
+
   /** Holds so many bytes more, or refuses to. */
   take(more: number): void {
     this.#burden.admit(more, this.#bytes + more)

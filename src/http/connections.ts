@@ -9,11 +9,15 @@ const MOST = 16_384
 const TO_BE_TOLD = 16
 
 /**
- * Calls once when an answer is over: taken, or never to be, since its connection went before its turn came. An answer that
- * waits behind another on its connection is told nothing of that.
+ * Calls once when an answer is over: taken, or never to be, since its connection went before its turn came, or before there
+ * was an answer. One that waits behind another on its connection is told nothing of that.
  */
 export function whenOver(outgoing: ServerResponse, done: () => void): void {
   const { socket } = outgoing.req
+  if (outgoing.destroyed || socket.destroyed) {
+    done()
+    return
+  }
   const over = () => {
     socket.off('close', over)
     outgoing.off('close', over)

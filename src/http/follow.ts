@@ -3,13 +3,13 @@
 // is cut off, is told why, and goes on later from the last id it got.
 
 import type { ServerResponse } from 'node:http'
-import type { Refusal } from '../core/errors.ts'
 import type { Slice } from '../core/query.ts'
 import { skim } from '../core/record.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { asTold, type Stand } from '../core/sight.ts'
 import { beginningOf } from '../core/sound.ts'
 import { whenOver } from './connections.ts'
+import type { Still } from './flow.ts'
 import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
@@ -35,11 +35,13 @@ interface Piece {
   broken?: unknown
 }
 
-/** What is followed; and why whoever follows may no longer, as soon as they may not. */
+/** What is followed, and on what terms. */
 export interface Following {
   sessile: Sessile
   slice: Slice
-  still: () => Promise<Refusal | undefined>
+  still: Still
+  /** Is told why a stream could not go on. */
+  broke: (error: unknown) => void
 }
 
 export class Followers {
@@ -60,13 +62,12 @@ export class Followers {
   }
 
   /** Sends what there is, and what comes, until either side ends it. */
-  follow({ sessile, slice, still }: Following, outgoing: ServerResponse): void {
-    if (outgoing.destroyed) return
+  follow(following: Following, outgoing: ServerResponse): void {
     if (!this.#looking) {
       this.#looked = performance.now()
       this.#looking = setInterval(() => this.#look(), LOOK_MS).unref()
     }
-    const follower = new Follower(this, { sessile, slice, still }, outgoing)
+    const follower = new Follower(this, following, outgoing)
     this.#open.add(follower)
     whenOver(outgoing, () => this.#left(follower))
     follower.pump()
@@ -187,7 +188,10 @@ class Follower {
   readonly #sessile: Sessile
   readonly #slice: Slice
   readonly #outgoing: ServerResponse
-  readonly #still: Following['still']
+  readonly #still: Still
+  readonly #broke: Following['broke']
+  /** Is it being asked about whether this reader still may read? */
+  #asking = false
   readonly #unwatch: () => void
   readonly #beat: NodeJS.Timeout
   #stand: Stand
@@ -198,7 +202,7 @@ class Follower {
   since = 0
   cut = false
 
-  constructor(all: Followers, { sessile, slice, still }: Following, outgoing: ServerResponse) {
+  constructor(all: Followers, { sessile, slice, still, broke }: Following, outgoing: ServerResponse) {
     this.#all = all
     this.#sessile = sessile
     this.#slice = slice
@@ -206,13 +210,37 @@ class Follower {
     this.#outgoing = outgoing
     this.#unwatch = sessile.recorder.watchers.add(slice.log, () => this.pump())
     this.#still = still
-    this.#beat = setInterval(() => void this.#live(), HEARTBEAT_MS).unref()
+    this.#broke = broke
+    this.#beat = setInterval(() => this.#live(), HEARTBEAT_MS).unref()
   }
 
   pump(): void {
     if (this.#over) return
     if (this.underWay > 0) this.#mind()
-    else this.#give()
+    else if (this.#may()) this.#give()
+  }
+
+  /**
+   * Nothing leaves here for who may no longer read: whoever was let in once is asked about each time. Where that is not known
+   * at once, it goes on when it is, and first with what is to be done `then`.
+   */
+  #may(then = () => {}): boolean {
+    if (this.#asking) return false
+    const refusal = this.#still()
+    if (refusal instanceof Promise) {
+      this.#asking = true
+      void refusal.then(
+        () => {
+          this.#asking = false
+          then()
+          this.pump()
+        },
+        (error) => this.#endBroken(error),
+      )
+      return false
+    }
+    if (refusal) this.#endFor(refusal)
+    return refusal === undefined
   }
 
   #give(): void {
@@ -221,7 +249,7 @@ class Follower {
     if (broken !== undefined) {
       // A line that is not what was recorded: the stream ends before it, and says why.
       if (bytes.length > 0) this.#send(bytes)
-      this.#endWith(JSON.stringify({ reason: problemOf(broken, 'api').reason }))
+      this.#endBroken(broken)
       return
     }
     if (bytes.length > 0) this.#send(bytes)
@@ -243,11 +271,8 @@ class Follower {
   }
 
   /** Says from time to time that it is still there, to whoever still may follow. */
-  async #live(): Promise<void> {
-    const refusal = await this.#still()
-    if (this.#over) return
-    if (refusal) this.#endWith(JSON.stringify({ reason: problemOf(refusal, 'api').reason }))
-    else if (this.underWay === 0) this.#send(STILL_HERE)
+  #live(): void {
+    if (!this.#over && this.#may(() => this.#live()) && this.underWay === 0) this.#send(STILL_HERE)
   }
 
   /** The log grew while this reader has yet to take what it was sent. */
@@ -276,7 +301,17 @@ class Follower {
     this.#outgoing.req.socket.destroy()
   }
 
+  #endBroken(error: unknown): void {
+    this.#broke(error)
+    this.#endFor(error)
+  }
+
+  #endFor(error: unknown): void {
+    this.#endWith(JSON.stringify({ reason: problemOf(error, 'api').reason }))
+  }
+
   #endWith(data: string): void {
+    if (this.#over) return
     this.leave()
     this.#outgoing.end(`event: problem\ndata: ${data}\n\n`)
   }

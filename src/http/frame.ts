@@ -14,6 +14,7 @@ import { isTelling, type Trace } from '../core/trail.ts'
 import type { Proxies } from './address.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
+import { type Begun, pour, type Still } from './flow.ts'
 import { AnswerHeaders, emergencyOf, type Reached, traceOf } from './headers.ts'
 import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
@@ -45,8 +46,10 @@ export interface Given {
   status: number
   /** Of an answer that has a body. */
   type?: string
-  /** A text, a stream, or what writes the answer piece by piece, for as long as it takes. */
-  body: string | ReadableStream<Uint8Array> | ((outgoing: ServerResponse) => void)
+  /** All of it, the pieces in which it is written as they are taken, or what writes it for as long as it lasts. */
+  body: string | Uint8Array | Begun | ((outgoing: ServerResponse) => void)
+  /** Of pieces: why there are no more. */
+  still?: Still
   headers?: Record<string, string>
   /** What the caller's browser is given to carry. */
   cookies?: readonly string[]
@@ -95,9 +98,7 @@ export class Frame {
     } catch (error) {
       given = this.#refuse(asked, await this.traced(this.#tells(asked, error) ? trace : undefined, error))
     }
-    const { status, type, body, headers, cookies = [], reason } = given
-    // Nobody will read it: a stream that has been opened must be let go.
-    if (incoming.method === 'HEAD' && typeof body === 'object') await body.cancel()
+    const { status, type, headers, reason } = given
     const ms = Math.round((performance.now() - began) * 10) / 10
     const trace_id = traceOf(incoming.headers.traceparent)
     this.#parts.logger.info({ request_id: asked.id, trace_id, method: incoming.method, route, status, reason, ms }, 'request')
@@ -113,17 +114,31 @@ export class Frame {
     }
     // What comes with a question is read by nobody.
     if (!TAKES_BODY.has(incoming.method ?? '') && hasBody(incoming)) Object.assign(all, CLOSE)
-    const { outgoing } = c.env as { outgoing: ServerResponse }
-    if (typeof body !== 'function' || incoming.method === 'HEAD') {
-      const whole = typeof body === 'function' ? '' : body
-      this.#untilTaken(asked, outgoing, whole)
-      const response = new Response(whole, { status, headers: all })
+    return this.#give(asked, given, all)
+  }
+
+  /** Sends an answer: whole, piece by piece as it is taken, or for as long as it lasts. */
+  #give(asked: Asked, { status, body, cookies = [], still }: Given, headers: Record<string, string>): Response {
+    const { hold, incoming } = asked
+    const { outgoing } = asked.c.env as { outgoing: ServerResponse }
+    if (typeof body === 'string' || body instanceof Uint8Array) {
+      this.#untilTaken(asked, outgoing, body.length)
+      const response = new Response(body as string, { status, headers })
       for (const cookie of cookies) response.headers.append('set-cookie', cookie)
       return response
     }
-    asked.hold.keep(0)
-    outgoing.writeHead(status, all)
-    body(outgoing)
+    if (typeof body === 'function' || incoming.method === 'HEAD') hold.keep(0)
+    if (incoming.method === 'HEAD') {
+      // Nobody will read it: what has begun must be let go.
+      if (typeof body === 'object') void body.rest.return(body.first)
+      return new Response('', { status, headers })
+    }
+    outgoing.writeHead(status, headers)
+    if (typeof body === 'function') body(outgoing)
+    else {
+      this.#cutOffIdle(outgoing)
+      void pour(outgoing, body, { hold, still, broke: (error) => this.note(asked, error) })
+    }
     return RESPONSE_ALREADY_SENT
   }
 
@@ -141,15 +156,18 @@ export class Frame {
     )
   }
 
-  /** A long answer is held until it has been taken; whoever takes nothing of it for as long as there is patience is cut off. */
-  #untilTaken({ hold }: Asked, outgoing: ServerResponse, body: string | ReadableStream<Uint8Array>): void {
-    // Of a stream there is one piece at a time, and what waits of its lines is counted where they are read.
-    const length = typeof body === 'string' ? body.length : 0
-    const long = typeof body !== 'string' || length >= LONG
-    hold.keep(long && !outgoing.destroyed ? length : 0)
-    if (!long || outgoing.destroyed) return
-    const { patience } = this.#parts
+  /** A long answer is held until it has been taken, and so is one that waits behind others on its connection. */
+  #untilTaken({ hold }: Asked, outgoing: ServerResponse, length: number): void {
+    const kept = length >= LONG || waits(outgoing)
+    hold.keep(kept ? length : 0)
+    if (!kept) return
     whenOver(outgoing, () => hold.keep(0))
+    this.#cutOffIdle(outgoing)
+  }
+
+  /** Whoever takes nothing of a long answer for as long as there is patience is cut off. */
+  #cutOffIdle(outgoing: ServerResponse): void {
+    const { patience } = this.#parts
     outgoing.setTimeout(patience)
     outgoing.on('timeout', (socket: Socket) => {
       // Nothing waits for a caller who is still sending, or whom nothing has been sent.
@@ -200,18 +218,19 @@ export class Frame {
     return { status: problem.status, body: JSON.stringify({ ...problem, request_id: id }), headers }
   }
 
-  /** A mistake of our own: noted with its stack, which holds code and no content. */
+  /** A mistake of our own, or what an answer broke off at: noted with its stack, which holds code and no content. */
   note({ id, route }: Asked, error: unknown): void {
-    const { stack = String(error) } = error as Error
-    this.#parts.logger.error({ request_id: id, route, stack }, 'broken')
+    const { stack = String(error), reason } = error as Error & { reason?: string }
+    this.#parts.logger.error({ request_id: id, route, reason, stack }, 'broken')
   }
 }
 
 const PROBLEM = 'application/problem+json'
 const CLOSE = { connection: 'close' }
 const TAKES_BODY = new Set(['POST', 'PUT', 'PATCH'])
-/** What is shorter fits into the buffers of a connection. */
+/** What is shorter fits into the buffers of a connection, unless others have filled them. */
 const LONG = 64 * 1024
+const waits = ({ socket }: ServerResponse) => !socket || socket.writableLength > 0
 
 const requestId = (given: string | string[] | undefined) =>
   typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : uuid()

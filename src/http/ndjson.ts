@@ -3,9 +3,11 @@
 
 import type { Command } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
+import type { Caller } from '../core/policy.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
 import type { Burden, Hold } from './burden.ts'
+import type { Flow } from './flow.ts'
 import { parseJson } from './json.ts'
 import { Pieces } from './pieces.ts'
 import { problemOf } from './problem.ts'
@@ -13,22 +15,27 @@ import { problemOf } from './problem.ts'
 /** How many lines of one stream may wait for their sync at a time. */
 const MOST_UNANSWERED = 1024
 
+/** Who asks, or why that is nobody. */
+type Proved = Caller | Refusal
+
 interface Parts {
   sessile: Sessile
   burden: Burden
   command: Command
-  asking: Asking
+  asking: Omit<Asking, 'caller' | 'body'>
+  /** Who is asking by now: a stream may last for hours. */
+  who: () => Proved | Promise<Proved>
   /** Tells the trail of a line that is refused; gives what its sender is told. */
   traced: (trace: Asking['trace'], error: unknown) => Promise<unknown>
   broke: (error: unknown) => void
 }
 
-export function answerLines(
-  { sessile, burden, command, asking, traced, broke }: Parts,
+export async function* answerLines(
+  { sessile, burden, command, asking, who, traced, broke }: Parts,
   body: ReadableStream<Uint8Array>,
-): ReadableStream<Uint8Array> {
+): Flow {
   let number = 0
-  const answer = async (line: Uint8Array | Refusal): Promise<string> => {
+  const answer = async (line: Uint8Array | Refusal, caller: Proved): Promise<string> => {
     // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
     const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
     const trace = asking.trace && { ...asking.trace, users: [] }
@@ -36,7 +43,9 @@ export function answerLines(
     burden.move(bytes)
     try {
       if (line instanceof Refusal) throw line
-      return JSON.stringify(await sessile.perform(command, { ...asking, body: parseJson(line), key, trace }))
+      if (caller instanceof Refusal) throw caller
+      if (trace) trace.caller = caller
+      return JSON.stringify(await sessile.perform(command, { ...asking, caller, body: parseJson(line), key, trace }))
     } catch (refused) {
       const error = await traced(trace, refused)
       if (!(error instanceof Refusal)) broke(error)
@@ -48,7 +57,6 @@ export function answerLines(
   const waiting: Promise<string>[] = []
   const lines = linesIn(body, burden)
   let ended = false
-  const encoder = new TextEncoder()
 
   // Lines are taken on as they come; answers leave in the same order, all that are ready in one piece.
   const take = async () => {
@@ -58,7 +66,8 @@ export function answerLines(
       for (const line of next.value) {
         // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
         while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
-        waiting.push(answer(line))
+        const proved = who()
+        waiting.push(answer(line, proved instanceof Promise ? await proved : proved))
       }
     }
   }
@@ -71,22 +80,17 @@ export function answerLines(
     }
     return taking
   }
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        while (waiting.length === 0 && !ended) await takeAhead()
-        const batch = waiting.splice(0)
-        takeAhead()?.catch(() => {})
-        if (batch.length > 0) controller.enqueue(encoder.encode(`${(await Promise.all(batch)).join('\n')}\n`))
-        else controller.close()
-      } catch (error) {
-        controller.error(error)
-      }
-    },
-    async cancel() {
-      await lines.return?.(undefined)
-    },
-  })
+  try {
+    for (;;) {
+      while (waiting.length === 0 && !ended) await takeAhead()
+      const batch = waiting.splice(0)
+      if (batch.length === 0) return Buffer.alloc(0)
+      takeAhead()?.catch(() => {})
+      yield Buffer.from(`${(await Promise.all(batch)).join('\n')}\n`)
+    }
+  } finally {
+    void lines.return(undefined)
+  }
 }
 
 /** A line that is longer than a record can be: it is answered, and passed over up to its end. */

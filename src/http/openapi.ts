@@ -153,16 +153,39 @@ function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): 
   const parameters = Object.entries((fields.properties ?? {}) as Record<string, Json>).map(([name, schema]) =>
     names.includes(name) ? inPath(name, fields) : { name, in: 'query', required: required.includes(name), schema },
   )
-  return { ...operation, parameters }
+  return { ...operation, parameters: also.includes(EVENTS) ? [...parameters, lastEventId] : parameters }
 }
 
 const NDJSON = 'application/x-ndjson'
+const EVENTS = 'text/event-stream'
+
+const lastEventId = {
+  name: 'Last-Event-ID',
+  in: 'header',
+  schema: { type: 'string', pattern: '^\\d{1,15}$' },
+  description: 'Of a stream that is followed on: the id of the last event that was got. Without follow=1 it means nothing.',
+}
+
+const streams: Record<string, Json> = {
+  [EVENTS]: {
+    schema: {
+      type: 'string',
+      description:
+        'record: one line of the log, its id the record’s seq; erased: a line whose content is gone; caught-up: all that there was has been ' +
+        'sent; problem: the stream ends here, and its reason says why. After too-slow and rebuilding go on from the last id; beyond-the-end, ' +
+        'log-damaged, unauthenticated, forbidden and session-not-found mean that there is no going on.',
+    },
+  },
+}
 
 const answer = (may: Action, makes: boolean, output: z.ZodType, also: readonly string[] = []) => ({
   [makes ? success.made : success.done]: {
     description: makes ? 'Made, and durable.' : 'Done.',
     headers: told(...COMMON, ...(policy[may].therapist === 'assigned' ? (['X-Emergency-Access'] as const) : [])),
-    content: { 'application/json': { schema: bare(jsonSchema(output)) }, ...Object.fromEntries(also.map((type) => [type, {}])) },
+    content: {
+      'application/json': { schema: bare(jsonSchema(output)) },
+      ...Object.fromEntries(also.map((type) => [type, streams[type] ?? {}])),
+    },
   },
 })
 

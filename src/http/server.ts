@@ -9,9 +9,11 @@ import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
 import { type Caller, isOpen, nobody, unproved } from '../core/policy.ts'
-import { type Query, Slice } from '../core/query.ts'
+import { Listed, type Query, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { readJson } from './body.ts'
+import type { Hold } from './burden.ts'
+import { atOnce, begin, type Still } from './flow.ts'
 import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
 import { policyOf } from './headers.ts'
@@ -21,7 +23,8 @@ import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
 import { hasBody, mediaType, parametersOf } from './request.ts'
-import { sliceAsJson, sliceAsLines } from './slice.ts'
+import { Rights } from './rights.ts'
+import { listedAsJson, sliceAsJson, sliceAsLines } from './slice.ts'
 
 const A_MOMENT_MS = 500
 
@@ -50,6 +53,7 @@ export class Door {
   readonly app: Hono<{ Bindings: HttpBindings }>
   readonly frame: Frame
   readonly #followers: Followers
+  readonly #rights = new Rights(() => ({ rulings: this.#sessile.recorder.watchers.rulings, now: this.#sessile.source.now() }))
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
@@ -101,7 +105,7 @@ export class Door {
       if (why !== undefined) throw new Refusal('unavailable', 'not-ready', `Not ready: ${why}.`)
       return json({ status: 'ready' })
     })
-    get('/openapi.json', (asked) => this.#toAnybody(asked, { status: success.done, type: 'application/json', body: contract }))
+    get('/openapi.json', (asked) => this.#toAnybody(asked, { status: success.done, type: JSON_TYPE, body: contract }))
     get('/docs', (asked) => this.#toAnybody(asked, docs))
     get('/welcome', (asked) => this.#toAnybody(asked, welcome))
     this.app.notFound((c) =>
@@ -157,7 +161,7 @@ export class Door {
 
   #toAnybody(asked: Asked, given: Given): Given {
     this.#countPlace(asked)
-    return given
+    return held(given, asked.hold)
   }
 
   /** Who has proved nothing is counted by where they are. */
@@ -203,18 +207,20 @@ export class Door {
     const { incoming, hold, path, c, trace } = asked
     const attempt = command.tries && this.#attempt(asked)
     const key = idempotencyKey(incoming.headers['idempotency-key'])
-    const asking = { caller, path, key, trace, tried: attempt?.under }
+    const asking = { path, key, trace, tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
       const broke = (error: unknown) => this.frame.note(asked, error)
       const traced: Frame['traced'] = (trace, error) => this.frame.traced(trace, error)
-      const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, traced, broke }
-      return { status: success.done, type: NDJSON, body: answerLines(parts, c.req.raw.body ?? new Blob([]).stream()) }
+      const who = this.#rights.lasting(shownBy(incoming), async () => this.#callerNow(incoming).catch(asRefusal))
+      const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, who, traced, broke }
+      const body = atOnce(answerLines(parts, c.req.raw.body ?? new Blob([]).stream()))
+      return { status: success.done, type: NDJSON, body }
     }
     const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
     const status = command.makes ? success.made : success.done
     const { identify } = this.#parts
     const carried = command.carries ? identify.carriedBy(incoming) : undefined
-    const performed = this.#sessile.perform(command, { ...asking, body, carried })
+    const performed = this.#sessile.perform(command, { ...asking, caller, body, carried })
     const answer = await (attempt ? attempt.of(performed) : performed)
     if (!command.carries) return json(answer, status)
     const { told, cookies } = identify.carry(answer)
@@ -233,38 +239,61 @@ export class Door {
     return { under, of: <T>(performed: Promise<T>) => attempt.of(performed) }
   }
 
-  async #ask(query: Query, { incoming, hold, path, trace }: Asked, caller: Caller): Promise<Given> {
+  async #ask(query: Query, asked: Asked, caller: Caller): Promise<Given> {
+    const { incoming, hold, path, trace } = asked
     const given = query.at.startsWith('POST ')
       ? await readJson(incoming, this.#parts.patience, hold)
       : parametersOf(incoming.url ?? '')
     const input = { ...(given as object), ...path }
-    const answer = await this.#sessile.ask(query, { input, caller, trace })
-    if (!(answer instanceof Slice)) return json(answer)
-    if (answer.follow) {
-      const resumed = { ...answer, after: lastEventId(incoming.headers['last-event-id'] as string | undefined) ?? answer.after }
-      const still = () => this.#refusalNow(incoming, query, input, answer)
-      const follow = (outgoing: ServerResponse) =>
-        this.#followers.follow({ sessile: this.#sessile, slice: resumed, still }, outgoing)
-      return { status: success.done, type: 'text/event-stream', body: follow }
-    }
+    const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
+    if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)
+    const sight = answer instanceof Slice ? answer.sight : ''
+    const same = `${incoming.url} ${sight} ${shownBy(incoming)}`
+    const still = this.#rights.lasting(same, () => this.#refusalNow(incoming, query, input, sight))
+    const status = success.done
+    if (answer instanceof Listed) return { status, type: JSON_TYPE, body: await begin(listedAsJson(answer), hold), still }
+    if (answer.follow) return this.#follow(answer, still, asked)
     if (incoming.headers.accept?.includes(NDJSON))
-      return { status: success.done, type: NDJSON, body: sliceAsLines(this.#sessile, answer) }
-    return { status: success.done, type: 'application/json', body: await sliceAsJson(this.#sessile, answer, hold) }
+      return { status, type: NDJSON, body: await begin(sliceAsLines(this.#sessile, answer), hold), still }
+    return { status, type: JSON_TYPE, body: await sliceAsJson(this.#sessile, answer, hold) }
+  }
+
+  #follow(slice: Slice, still: Still, asked: Asked): Given {
+    const last = asked.incoming.headers['last-event-id'] as string | undefined
+    const resumed = { ...slice, after: lastEventId(last) ?? slice.after }
+    const following = { sessile: this.#sessile, slice: resumed, still, broke: (error: unknown) => this.frame.note(asked, error) }
+    const body = (outgoing: ServerResponse) => this.#followers.follow(following, outgoing)
+    return { status: success.done, type: 'text/event-stream', body }
+  }
+
+  /** Who asks, by what they showed when they began. */
+  async #callerNow(incoming: IncomingMessage): Promise<Caller> {
+    return (await this.#parts.identify.caller(incoming)) ?? nobody
   }
 
   /** Why a question that was answered is not answered any more, or not as far; what passes by itself is no reason. */
-  async #refusalNow(incoming: IncomingMessage, query: Query, input: unknown, before: Slice): Promise<Refusal | undefined> {
+  async #refusalNow(incoming: IncomingMessage, query: Query, input: unknown, sight: string): Promise<Refusal | undefined> {
     try {
-      const caller = await this.#parts.identify.caller(incoming)
-      const { sight } = (await this.#sessile.askAgain(query, { input, caller: caller ?? nobody })) as Slice
-      return sight === before.sight ? undefined : new Refusal('forbidden', 'forbidden', 'This caller no longer sees all of it.')
+      const now = await this.#sessile.askAgain(query, { input, caller: await this.#callerNow(incoming) })
+      if (!(now instanceof Slice) || now.sight === sight) return undefined
+      return new Refusal('forbidden', 'forbidden', 'This caller no longer sees all of it.')
     } catch (error) {
-      return error instanceof Refusal && error.kind !== 'unavailable' ? error : undefined
+      const refusal = asRefusal(error)
+      return refusal.kind === 'unavailable' ? undefined : refusal
     }
   }
 }
 
+/** What a request shows for itself. */
+const shownBy = ({ headers: { authorization = '', cookie = '' } }: IncomingMessage) => `${authorization} ${cookie}`
+
+function asRefusal(error: unknown): Refusal {
+  if (error instanceof Refusal) return error
+  throw error
+}
+
 const NDJSON = 'application/x-ndjson'
+const JSON_TYPE = 'application/json'
 
 /** What a route needs to know of what it leads to. */
 type Routable = Pick<Command, 'door' | 'may' | 'tries'>
@@ -272,9 +301,16 @@ const OPERATE: Routable = { door: 'api', may: 'operate' }
 
 const json = (value: unknown, status: number = success.done): Given => ({
   status,
-  type: 'application/json',
+  type: JSON_TYPE,
   body: JSON.stringify(value),
 })
+
+/** An answer that only tells: where nobody takes such answers they are refused before they take all memory. */
+function held(given: Given, hold: Hold): Given {
+  hold.keep(0)
+  hold.take((given.body as string).length)
+  return given
+}
 
 function idempotencyKey(given: string | string[] | undefined): string | undefined {
   if (given === undefined) return undefined

@@ -54,6 +54,7 @@ const small: typeof bounds = {
   knownEnds: 3,
   knownCallers: 3,
   sharedQuotas: 2,
+  keysAtOnce: 2,
   room: 4096,
   segment: 20_000,
 }
