@@ -47,8 +47,6 @@ export interface World {
   /** The log whose file the disk has lost, if there is one. */
   lost: string | undefined
   reports: string[]
-  /** Called when the views have been made durable by themselves. */
-  hardened: () => void
 }
 
 const source = ({ clock, sequence }: World): Source => ({
@@ -98,19 +96,7 @@ export class Life {
     }
     const opened = (async () => {
       this.#log = openLog(opening)
-      const { hardened } = world
-      const log = new Proxy(this.#log, {
-        get: (log, name) => {
-          if (name === 'checkpoint') {
-            const checkpoint: FileLog['checkpoint'] = (between) =>
-              log.checkpoint({ ...between, views: () => between.views().then(hardened) })
-            return checkpoint
-          }
-          const part: unknown = Reflect.get(log, name, log)
-          return typeof part === 'function' ? part.bind(log) : part
-        },
-      })
-      return openRecorder(log, opening)
+      return openRecorder(this.#log, opening)
     })()
     this.#sessile = await this.#loop.until(opened, () => this.over)
     return this.#sessile !== undefined

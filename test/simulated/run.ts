@@ -1,7 +1,7 @@
 // A simulation: lives of the recorder, one after the other, on one disk; after each all promises are looked at again. What
 // happens follows from the seed alone.
 
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bounds } from '../../src/core/bounds.ts'
@@ -76,7 +76,12 @@ export async function simulate(seed: number, lives = 6): Promise<Outcome> {
     named: [],
     lost: undefined,
     reports: [],
-    hardened: () => void (disk.dead || replace(join(home, 'projections'), kept)),
+  }
+  // When the views have just been made durable by themselves, this is the least that will ever be found of them.
+  const { harden } = Views.prototype
+  Views.prototype.harden = function (mark) {
+    harden.call(this, mark)
+    if (!disk.dead && this.file === projectionOf(home)) replace(join(home, 'projections'), kept)
   }
   // What the views' files are at that moment is what will be found.
   disk.died = () => replace(join(home, 'projections'), join(home, 'found'))
@@ -92,6 +97,7 @@ export async function simulate(seed: number, lives = 6): Promise<Outcome> {
     throw error
   } finally {
     Loop.uninstall()
+    Views.prototype.harden = harden
     Object.assign(bounds, usual)
     rmSync(home, { recursive: true, force: true })
   }
@@ -188,7 +194,18 @@ function end({ config, chance, disk }: World, life: Life, power: boolean, loop: 
   const wal = `${projectionOf(config.home)}-wal`
   if (fate === 0) rmSync(folder, { recursive: true })
   if (fate === 1) replace(kept, folder)
-  if (fate === 2 && existsSync(wal)) truncateSync(wal, chance.below(statSync(wal).size + 1))
+  if (fate === 2 && existsSync(wal)) {
+    const least = sureOf(wal, wal.replace(folder, kept))
+    truncateSync(wal, least + chance.below(statSync(wal).size - least + 1))
+  }
+}
+
+/** How much of a write-ahead file was synced when the views were last made durable: all that it had then, unless it was begun anew. */
+function sureOf(wal: string, hardened: string): number {
+  if (!existsSync(hardened)) return 0
+  // Each time it is begun anew its head bears other salts.
+  const [now, then] = [wal, hardened].map((file) => readFileSync(file))
+  return now?.subarray(0, 32).equals(then?.subarray(0, 32) as Buffer) ? (then as Buffer).length : 0
 }
 
 function replace(from: string, to: string): void {
