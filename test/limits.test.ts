@@ -10,8 +10,8 @@ import { Client, clockAt, later, makeHome, PASSWORD, type Reply, type Running, r
 /** Sessile with these settings, as a deployment writes them, and a clock that stands. */
 async function limited(env: Record<string, string>) {
   const clock = clockAt('2031-05-02T09:30:00Z')
-  const { limits, proxies } = readConfig(env)
-  const running = await run(makeHome(), { limits, proxies }, clock)
+  const { limits, proxies, settings } = readConfig(env)
+  const running = await run(makeHome(), { limits, proxies, settings }, clock)
   return { ...running, clock }
 }
 
@@ -319,6 +319,46 @@ describe('attempts to sign in', () => {
     const made = () => running.anyone.post('/api/v1/sign-up', { name: 'lucy', password: PASSWORD }, by('203.0.113.3'))
     expect(await statusesOf(6, made)).toEqual([...Array(5).fill(403), 429])
   })
+
+  it('are not forgiven to whoever makes an account under the name, or makes one after another', async () => {
+    const { clock, ...running } = await limited({ ...env, SESSILE_SIGN_UP: 'on' })
+    const ada = await running.admin.account()
+    clock.pass(3600)
+    const signUp = (name: string, address: string) =>
+      running.anyone.post('/api/v1/sign-up', { name, password: PASSWORD }, by(address))
+    const statuses: number[] = []
+    for (let i = 0; i < 6; i++) {
+      // From anywhere, and where one has just signed up, which anybody may.
+      statuses.push((await signUp(ada.name, everywhere(i))).status)
+      statuses.push((await trying(running, ada.name, everywhere(i))).status)
+    }
+    expect(statuses).toEqual([200, 401, 200, 401, 200, ...Array(7).fill(429)])
+    for (let i = 0; i < 6; i++) {
+      clock.pass(60)
+      await signUp(ada.name, everywhere(i))
+      await trying(running, ada.name, everywhere(i))
+    }
+    const problem = await refused(running, () => trying(running, ada.name, '192.0.2.1'), 429, 'too-many-requests')
+    expect(problem.retry_after).toBeGreaterThan(60)
+    let i = 0
+    expect(await statusesOf(6, () => signUp(`somebody-${i++}`, here()))).toEqual([...Array(5).fill(200), 429])
+  }, 30_000)
+
+  it('by the name of an account are not forgiven to whoever signs in under a name that reads like its id', async () => {
+    const { clock, ...running } = await limited(env)
+    const ada = await running.admin.account({ account_id: 'ada' })
+    const other = await running.admin.account({ name: 'ada' })
+    const stolen = () =>
+      ada.post('/api/v1/account/password', { password: WRONG, new_password: 'a new one of fifteen letters' }, by(here()))
+    clock.pass(60)
+    const statuses: number[] = []
+    for (let i = 0; i < 7; i++) {
+      statuses.push((await stolen()).status)
+      clock.pass(14)
+      await trying(running, other.name, here(), PASSWORD)
+    }
+    expect(statuses).toEqual([...Array(5).fill(403), 429, 403])
+  }, 30_000)
 
   it('that are no attempts count like others: a body that does not fit', async () => {
     const running = await limited(env)

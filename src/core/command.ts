@@ -82,6 +82,8 @@ export interface Command<I = unknown> {
   readonly named: boolean
   /** The name under which somebody tries to prove who they are by this: tries are counted, and slowed down where they fail. */
   tries?(input: I, caller: Caller): string
+  /** Does a try that succeeds prove who somebody is? Where it does not, as where anybody may do it, it costs as much as one that fails. */
+  readonly proves: boolean
   /** Has it to do with what browsers carry? Its answer may then tell, as `carried`, what to carry from now on. */
   readonly carries: boolean
   /** Who asks here: a device's bad body is 400, an application's 422. */
@@ -110,6 +112,7 @@ interface Declared<I, R extends Refuses, P> {
   refuses?: R
   named?: boolean
   tries?: (input: I, caller: Caller) => string
+  proves?: boolean
   carries?: boolean
   door?: 'device' | 'api'
   shape?: Command<I>['shape']
@@ -126,6 +129,7 @@ export function command<I, const R extends Refuses = Record<never, RefusalKind>,
     makes: false,
     refuses: {},
     named: true,
+    proves: true,
     carries: false,
     door: 'api',
     shape: (body, path) => (Object.keys(path).length === 0 ? body : { ...(body as object), ...path }),

@@ -41,6 +41,7 @@ const signUp = command({
   may: 'sign in',
   named: false,
   tries: ({ name }) => nameOf(name),
+  proves: false,
   input: z.strictObject({ name: accountName, password }),
   output: taken,
   whose: () => [],

@@ -254,11 +254,11 @@ class Attempt {
     return standing
   }
 
-  /** Waits for how it ends, and remembers that. */
-  of<T>(performed: Promise<T>): Promise<T> {
+  /** Waits for how it ends, and remembers that. `proves`: does a success say who it was? */
+  of<T>(performed: Promise<T>, proves: boolean): Promise<T> {
     return performed.then(
       (answer) => {
-        this.#succeeded()
+        if (proves) this.#succeeded()
         return answer
       },
       (error) => {

@@ -205,7 +205,7 @@ export class Door {
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
     const { incoming, hold, path, c, trace } = asked
-    const attempt = command.tries && this.#attempt(asked)
+    const attempt = command.tries && this.#attempt(asked, command)
     const key = idempotencyKey(incoming.headers['idempotency-key'])
     const asking = { path, key, trace, tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
@@ -228,15 +228,16 @@ export class Door {
   }
 
   /** Somebody is about to prove who they are. */
-  #attempt(asked: Asked) {
+  #attempt(asked: Asked, { may, proves }: Command) {
     const attempt = this.#parts.limits.attempt(asked.address)
     abide(asked, attempt.begins())
-    // How a name stands is told only where there is nothing more: it says how often others have tried it.
+    // How a name stands is told only where there is nothing more: it says how often others have tried it. What one signs in
+    // by is no name of an account that asks for itself: nobody may have both, and prove the one to be forgiven the other.
     const under = (name: string) => {
-      const standing = attempt.names(name)
+      const standing = attempt.names(`${may} ${name}`)
       if (standing?.wait !== undefined) abide(asked, standing)
     }
-    return { under, of: <T>(performed: Promise<T>) => attempt.of(performed) }
+    return { under, of: <T>(performed: Promise<T>) => attempt.of(performed, proves) }
   }
 
   async #ask(query: Query, asked: Asked, caller: Caller): Promise<Given> {
