@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
-import { logBytes, type Running, run, said } from './harness.ts'
+import { logBytes, type Running, run, said, trailOf } from './harness.ts'
 
 const PATIENCE = 700
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -136,4 +136,40 @@ describe('a slow sender', () => {
     const answers = (await response.text()).trimEnd().split('\n')
     expect(answers.map((line) => JSON.parse(line).seq)).toEqual([2, 3])
   })
+
+  it('of a body asks for nothing any more that they lost meanwhile', async () => {
+    const running = await run()
+    const eve = await running.admin.account({ role: 'admin', account_id: 'eve' })
+    const thea = await running.admin.account({ role: 'therapist', account_id: 'thea' })
+    const { body: assigned } = await running.admin.post('/api/v1/assignments', {
+      therapist_id: 'thea',
+      user_id: 'ada',
+      relationship_type: 'primary',
+    })
+    const key = JSON.stringify({ account_id: 'device-9', role: 'admin' })
+    const start = JSON.stringify({ user_id: 'ada', performer_id: 'thea' })
+    const asked = [
+      drip(running, pieces('/api/v1/keys', eve.key, key)),
+      drip(running, pieces('/session_manager/sessions.start', thea.key, start)),
+    ]
+    await wait(100)
+    expect((await running.admin.post('/api/v1/accounts/eve/deactivate', {})).status).toBe(200)
+    expect((await running.admin.post(`/api/v1/assignments/${assigned.assignment_id}/end`, {})).status).toBe(200)
+    const before = logBytes(running)
+    const came = await Promise.all(asked)
+    expect(came.map((text) => text.slice(9, 12))).toEqual(['401', '403'])
+    expect(logBytes(running)).toBe(before)
+    const told = trailOf(running).map(({ performer_id, data }) => [performer_id, data.reason])
+    expect(told.slice(-2).sort()).toEqual([
+      ['eve', 'unauthenticated'],
+      ['thea', 'forbidden'],
+    ])
+  })
 })
+
+/** A request whose body comes in two pieces. */
+const pieces = (path: string, key: string | undefined, body: string) => [
+  `POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ${key}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, 5)}`,
+  '',
+  body.slice(5),
+]

@@ -25,7 +25,7 @@ export class Rights {
   lasting<T>(key: string, find: () => Promise<T>): () => T | Promise<T> {
     let known: { age: object; found: T } | undefined
     const current = (): T | Promise<T> => {
-      const age = this.#now()
+      const { age } = this
       if (known?.age === age) return known.found
       return this.#ask(key, find).then((found) => {
         known = { age, found }
@@ -36,7 +36,8 @@ export class Rights {
     return current
   }
 
-  #now(): object {
+  /** The same as before for as long as nobody's rights can have changed. */
+  get age(): object {
     const { rulings, now } = this.#ground()
     const second = Math.floor(now / AGE_MS)
     if (rulings !== this.#age.rulings || second !== this.#age.second) {

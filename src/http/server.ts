@@ -170,27 +170,43 @@ export class Door {
   }
 
   /** Who is let in, as often as they may ask: whoever proves who they are, and anybody to what is open to all. */
-  #admit(asked: Asked, { may, tries }: Routable): Caller | Promise<Caller> {
+  #admit(asked: Asked, what: Routable): Caller | Promise<Caller> {
     this.#here()
     if (this.#parts.surplus(asked.incoming.socket)) throw new Refusal('unavailable', 'overloaded', 'All connections are taken.')
     const unproven = (error: unknown): never => {
       this.#countPlace(asked)
       throw error
     }
-    const admitted = (caller = nobody): Caller => {
-      if (caller === nobody && !isOpen(may, nobody)) return unproven(unproved())
-      if (asked.trace) asked.trace.caller = caller
+    const admitted = (caller: Caller): Caller => {
       if (caller !== nobody) abide(asked, this.#parts.limits.ofCaller(caller))
-      else if (!tries) this.#countPlace(asked)
+      else if (!what.tries) this.#countPlace(asked)
       return caller
     }
-    let caller: ReturnType<Identify['caller']>
+    let caller: Caller | Promise<Caller>
     try {
-      caller = this.#parts.identify.caller(asked.incoming)
+      caller = this.#who(asked, what)
     } catch (error) {
       return unproven(error)
     }
     return caller instanceof Promise ? caller.catch(unproven).then(admitted) : admitted(caller)
+  }
+
+  /** Who asks this at this moment. */
+  #who({ incoming, trace }: Asked, { may }: Routable): Caller | Promise<Caller> {
+    const known = (caller = nobody): Caller => {
+      if (caller === nobody && !isOpen(may, nobody)) throw unproved()
+      if (trace) trace.caller = caller
+      return caller
+    }
+    const caller = this.#parts.identify.caller(incoming)
+    return caller instanceof Promise ? caller.then(known) : known(caller)
+  }
+
+  /** The body of a request, and who asks now that it is there: it may have been long in coming. */
+  async #read(asked: Asked, what: Routable, caller: Caller): Promise<{ body: unknown; caller: Caller }> {
+    const before = this.#rights.age
+    const body = await readJson(asked.incoming, this.#parts.patience, asked.hold)
+    return { body, caller: this.#rights.age === before ? caller : await this.#who(asked, what) }
   }
 
   #here(): Sessile {
@@ -204,7 +220,7 @@ export class Door {
   }
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
-    const { incoming, hold, path, c, trace } = asked
+    const { incoming, path, c, trace } = asked
     const attempt = command.tries && this.#attempt(asked, command)
     const key = idempotencyKey(incoming.headers['idempotency-key'])
     const asking = { path, key, trace, tried: attempt?.under }
@@ -216,11 +232,11 @@ export class Door {
       const body = atOnce(answerLines(parts, c.req.raw.body ?? new Blob([]).stream()))
       return { status: success.done, type: NDJSON, body }
     }
-    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, hold) : {}
+    const read = hasBody(incoming) ? await this.#read(asked, command, caller) : { body: {}, caller }
     const status = command.makes ? success.made : success.done
     const { identify } = this.#parts
     const carried = command.carries ? identify.carriedBy(incoming) : undefined
-    const performed = this.#sessile.perform(command, { ...asking, caller, body, carried })
+    const performed = this.#sessile.perform(command, { ...asking, ...read, carried })
     const answer = await (attempt ? attempt.of(performed) : performed)
     if (!command.carries) return json(answer, status)
     const { told, cookies } = identify.carry(answer)
@@ -240,12 +256,12 @@ export class Door {
     return { under, of: <T>(performed: Promise<T>) => attempt.of(performed, proves) }
   }
 
-  async #ask(query: Query, asked: Asked, caller: Caller): Promise<Given> {
+  async #ask(query: Query, asked: Asked, admitted: Caller): Promise<Given> {
     const { incoming, hold, path, trace } = asked
-    const given = query.at.startsWith('POST ')
-      ? await readJson(incoming, this.#parts.patience, hold)
-      : parametersOf(incoming.url ?? '')
-    const input = { ...(given as object), ...path }
+    const { body, caller } = query.at.startsWith('POST ')
+      ? await this.#read(asked, query, admitted)
+      : { body: parametersOf(incoming.url ?? ''), caller: admitted }
+    const input = { ...(body as object), ...path }
     const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
     if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)
     const sight = answer instanceof Slice ? answer.sight : ''
