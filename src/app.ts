@@ -18,7 +18,7 @@ import { Sessile, system } from './core/sessile.ts'
 import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
 import { features } from './features/index.ts'
-import { hasAdmin, makeKey, preset } from './features/keys.ts'
+import { hadAdmin, makeKey, preset } from './features/keys.ts'
 import { Proxies } from './http/address.ts'
 import { Connections } from './http/connections.ts'
 import { Identify } from './http/identify.ts'
@@ -221,7 +221,7 @@ async function firstAdmin(sessile: Sessile, chosen: string | undefined): Promise
     await sessile.perform(preset, { body: { secret: chosen }, caller: system }).catch(unless('key-known'))
     return undefined
   }
-  if (sessile.reading(hasAdmin)) return undefined
+  if (sessile.reading(hadAdmin)) return undefined
   const made = await sessile.perform(makeKey, {
     body: { account_id: 'admin', role: 'admin', system: true, name: 'first' },
     caller: system,

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { Client, linesIn, refused, run, said } from './harness.ts'
+import { Client, cli, linesIn, refused, run, said } from './harness.ts'
 
 describe('keys', () => {
   it('are needed everywhere but at the health checks, the documentation, and where one signs in', async () => {
@@ -105,6 +105,50 @@ describe('keys', () => {
     const again = await running.restart()
     const same = new Client(again.url, device.key)
     await refused(again, () => same.get('/api/v1/sessions'), 401, 'unauthenticated')
+  })
+
+  it('of an admin go with the role, and those of a device stay', async () => {
+    const running = await run()
+    const eve = await running.admin.account({ role: 'admin', account_id: 'eve' })
+    const [admin, device] = [
+      await eve.post('/api/v1/keys', { account_id: 'eve', role: 'admin' }),
+      await eve.post('/api/v1/keys', { account_id: 'eve', users: ['ada'] }),
+    ].map(({ body }) => new Client(running.url, body.secret)) as [Client, Client]
+    expect((await admin.get('/api/v1/accounts')).status).toBe(200)
+    expect((await running.admin.post('/api/v1/accounts/eve/role', { role: 'analyst' })).status).toBe(200)
+    await refused(running, () => admin.get('/api/v1/accounts'), 401, 'unauthenticated')
+    await refused(running, () => eve.get('/api/v1/accounts'), 403, 'forbidden')
+    expect((await device.start()).status).toBe(201)
+    expect((await running.admin.post('/api/v1/accounts/eve/role', { role: 'admin' })).status).toBe(200)
+    const again = await running.restart()
+    await refused(again, () => new Client(again.url, admin.key).get('/api/v1/accounts'), 401, 'unauthenticated')
+  })
+
+  it('of an admin reach all, and promise nothing less', async () => {
+    const running = await run()
+    const make = (users: unknown) => () => running.admin.post('/api/v1/keys', { account_id: 'eve', role: 'admin', users })
+    await refused(running, make(['ada']), 422, 'scope-of-admin')
+    expect(await make('all')()).toMatchObject({ status: 201, body: { users: 'all' } })
+  })
+
+  it('are made for no account that was deactivated', async () => {
+    const running = await run()
+    await running.admin.account({ role: 'admin', account_id: 'eve' })
+    await running.admin.post('/api/v1/accounts/eve/deactivate', {})
+    const make = (account_id: string) => () => running.admin.post('/api/v1/keys', { account_id, users: ['ada'] })
+    await refused(running, make('eve'), 409, 'account-deactivated')
+    expect((await make('device-9')()).status).toBe(201)
+  })
+
+  it('of an admin are made by a start where there never was one, and not where all were revoked', async () => {
+    const running = await run(undefined, { adminKey: undefined })
+    const admin = new Client(running.url, running.firstKey)
+    const { key_id } = (await admin.get('/api/v1/keys')).body.keys[0]
+    expect((await admin.post(`/api/v1/keys/${key_id}/revoke`, {})).status).toBe(200)
+    const again = await running.restart()
+    expect(again.firstKey).toBeUndefined()
+    const made = await cli(again.home, ['keys', 'create', '--account', 'eve', '--role', 'admin'])
+    expect((await new Client(again.url, made.out.trim()).get('/api/v1/keys')).body.keys).toHaveLength(2)
   })
 
   it('refuse what does not fit with 422, and a key that is not there with 404', async () => {

@@ -11,7 +11,7 @@ import { Listed, query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { turn } from '../core/turn.ts'
 import { type Read, type Row, view } from '../core/view.ts'
-import { deactivated } from './accounts.ts'
+import { accounts, deactivated, moved } from './accounts.ts'
 
 const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
 const keyId = numbered('key')
@@ -70,6 +70,12 @@ export const keys = view('keys', 'Every key that was made.', columns, {
   .on(revoked, ({ timestamp, data: { key_id } }, rows) => rows.set({ key_id }, { revoked_at: timestamp }))
   .on(deactivated, ({ user_id, timestamp }, rows) => {
     for (const { key_id } of rows.find('WHERE account_id = ? AND revoked_at IS NULL', user_id))
+      rows.set({ key_id }, { revoked_at: timestamp })
+  })
+  // Whoever no longer administers does not do so by a key either.
+  .on(moved, ({ user_id, timestamp, data }, rows) => {
+    if (data.role === 'admin') return
+    for (const { key_id } of rows.find("WHERE account_id = ? AND role = 'admin' AND revoked_at IS NULL", user_id))
       rows.set({ key_id }, { revoked_at: timestamp })
   })
 
@@ -134,10 +140,18 @@ const create = command({
   }),
   output: shown.omit({ revoked_at: true }).extend({ secret: z.string().optional() }),
   whose: () => [],
-  refuses: { 'scope-required': 'invalid', 'reserved-account': 'invalid' },
-  decide: ({ input: { account_id, role, users, system, name }, caller, ulid, secret, reveal, refuse }) => {
+  refuses: {
+    'scope-required': 'invalid',
+    'scope-of-admin': 'invalid',
+    'reserved-account': 'invalid',
+    'account-deactivated': 'refused',
+  },
+  decide: ({ input: { account_id, role, users, system, name }, caller, read, ulid, secret, reveal, refuse }) => {
     // Records in these names are asserted by Sessile itself, and by the owner of the files.
     if (reservedIds.includes(account_id)) throw refuse('reserved-account', `${account_id} is not an account that holds keys.`)
+    if (read(accounts).get({ account_id })?.deactivated_at) throw refuse('account-deactivated', 'The account has been deactivated.')
+    // A list would promise what the table does not keep.
+    if (role === 'admin' && Array.isArray(users)) throw refuse('scope-of-admin', 'An admin’s key reaches all, and names no users.')
     const scope = users ?? (role === 'admin' ? 'all' : undefined)
     if (!scope) throw refuse('scope-required', 'A device’s key names the users in its scope, or all.')
     const token = `sessile_${secret()}`
@@ -227,8 +241,8 @@ const list = query({
   },
 })
 
-/** Is there an admin key that works? */
-export const hasAdmin = (read: Read) => read(keys).find("WHERE role = 'admin' AND revoked_at IS NULL LIMIT 1").length > 0
+/** Was there ever an admin key? One that was revoked is not to come back by itself, told to whatever keeps what we print. */
+export const hadAdmin = (read: Read) => read(keys).find("WHERE role = 'admin' LIMIT 1").length > 0
 
 export const makeKey = create
 
