@@ -73,6 +73,16 @@ describe('an outside identity', () => {
     await refused(running, () => finish(browser, back), 403, 'identity-unknown')
   })
 
+  it('takes no address for another that only looks like it when it is written small', async () => {
+    const { running, provider, browser } = await begun()
+    await running.admin.post('/api/v1/accounts', { name: 'kim@sessile.example', role: 'patient', account_id: 'kim' })
+    const kelvin = { sub: 'subject-k', email: '\u212aim@sessile.example', email_verified: true }
+    const back = await there(browser, provider, kelvin)
+    await refused(running, () => finish(browser, back), 403, 'identity-unknown')
+    const kim = { ...kelvin, email: 'Kim@sessile.example' }
+    expect((await finish(browser, await there(browser, provider, kim))).body.account_id).toBe('kim')
+  })
+
   it('takes no account that already has a password, unless an admin invites it anew', async () => {
     const { running, provider, browser } = await begun()
     await running.admin.account({ name: 'bob@sessile.example', account_id: 'bob' })
@@ -88,6 +98,7 @@ describe('an outside identity', () => {
     ['signed by a key of another name', { header: { kid: 'another' } }],
     ['for another client', { claims: { aud: 'another' } }],
     ['for several, of which another asked', { claims: { aud: ['sessile', 'another'], azp: 'another' } }],
+    ['for several, and not a word of which asked', { claims: { aud: ['sessile', 'another'] } }],
     ['from another issuer', { claims: { iss: 'https://elsewhere.example' } }],
     ['with the answer to another question', { claims: { nonce: 'another' } }],
     ['with no answer to ours', { claims: { nonce: undefined } }],

@@ -306,4 +306,12 @@ describe('GET /welcome', () => {
     expect(asked).toEqual(['/api/v1/invitations/accept', '/api/v1/identity/finish'])
     for (const path of asked) expect(Object.keys(body.paths)).toContain(path)
   })
+
+  it('says of its address nothing that whoever made the link could have put there', async () => {
+    const running = await run()
+    const page = await (await running.anyone.raw('GET', '/welcome?error=x&error_description=call+this+number')).text()
+    expect(page).not.toContain('call this number')
+    expect([...page.matchAll(/back\.(?:get|has)\('(\w+)'\)/g)].map(([, name]) => name)).toEqual(['code', 'code', 'state', 'error'])
+    expect(page).not.toContain('say(back.get')
+  })
 })

@@ -12,7 +12,7 @@ import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import type { Settings } from '../core/settings.ts'
 import { type Read, view } from '../core/view.ts'
-import { accepted, accounts, activeAccount, byItself, nameOf } from './accounts.ts'
+import { accepted, accountName, accounts, activeAccount, byItself, nameOf } from './accounts.ts'
 import { as, beginning, device, GONE, leaving, newTokens, telling, tellsOf, tokens } from './signins.ts'
 
 /** So long a browser may take at the provider. */
@@ -112,8 +112,9 @@ async function identityFor(
     currentDate: new Date(now),
   })
   if (payload.nonce !== flow.nonce) throw new errors.JWTClaimValidationFailed('another nonce', payload, 'nonce')
-  if (payload.azp !== undefined && payload.azp !== clientId)
-    throw new errors.JWTClaimValidationFailed('another client', payload, 'azp')
+  // Where it is for several, it must say which of them asked.
+  const { aud, azp = Array.isArray(aud) && aud.length > 1 ? undefined : clientId } = payload
+  if (azp !== clientId) throw new errors.JWTClaimValidationFailed('another client', payload, 'azp')
   return payload
 }
 
@@ -235,7 +236,8 @@ function accountFor(
 ): { account_id: string; isNew: boolean } | undefined {
   const row = read(identities).get({ identity: identityOf(issuer, subject) })
   if (row) return activeAccount(read, row.account_id) && { account_id: row.account_id, isNew: false }
-  const named = email === undefined ? undefined : read(accounts).get({ name: nameOf(email) })
+  // Of ASCII alone: among other letters there are some whose small form is one of these, and the address another's.
+  const named = accountName.safeParse(email).success ? read(accounts).get({ name: nameOf(email as string) }) : undefined
   const isInvited = named?.deactivated_at === null && now < Date.parse(named.invitation_expires_at ?? '')
   return named && isInvited ? { account_id: named.account_id, isNew: true } : undefined
 }
