@@ -95,6 +95,17 @@ describe('accounts', () => {
     expect(replies.map(({ status }) => status).sort()).toEqual([200, 404])
   })
 
+  it('close a link that nobody took when their password is changed', async () => {
+    const running = await run()
+    const ada = await running.admin.account({ account_id: 'ada' })
+    const { body } = await running.admin.post('/api/v1/accounts/ada/invite', {})
+    const change = { password: PASSWORD, new_password: 'what was forgotten came back' }
+    expect((await ada.post('/api/v1/account/password', change)).status).toBe(200)
+    const accept = () => running.anyone.post('/api/v1/invitations/accept', { token: body.token, password: PASSWORD })
+    await refused(running, accept, 404, 'invitation-not-found')
+    expect((await running.anyone.signIn(ada.name, change.new_password)).account_id).toBe('ada')
+  })
+
   it('lose their sign-ins and their old password where a new link is taken', async () => {
     const running = await run()
     const ada = await running.admin.account({ account_id: 'ada' })

@@ -125,7 +125,10 @@ export const accounts = view('accounts', 'Every account of a person.', columns, 
   )
   .on(reactivated, ({ user_id }, rows) => rows.set({ account_id: user_id }, { deactivated_at: null }))
   .on(moved, ({ user_id, data }, rows) => rows.set({ account_id: user_id }, { role: data.role }))
-  .on(passwordSet, ({ user_id, data }, rows) => rows.set({ account_id: user_id }, { password_hash: data.hash }))
+  // Whoever has a password of their own needs no link for one: it would lie about in their mail.
+  .on(passwordSet, ({ user_id, data }, rows) =>
+    rows.set({ account_id: user_id }, { password_hash: data.hash, invitation_sha256: null, invitation_expires_at: null }),
+  )
 
 export type AccountRow = Row<typeof columns>
 
@@ -273,7 +276,7 @@ const reactivate = command({
 
 const move = command({
   at: 'POST /api/v1/accounts/{account_id}/role',
-  does: 'Give an account another role, from its next request on.',
+  does: 'Give an account another role, from its next request on. Its admin keys open nothing any more where that is not admin.',
   may: 'administer',
   input: z.strictObject({ account_id: opaqueId, role }),
   output: done,
