@@ -1,6 +1,6 @@
 // The secrets that no log holds: the keys that sign tokens, and the key that seals what only Sessile may read. They lie in
 // `secrets/` of the data directory, for its owner alone, and in no backup. Where they are lost, everybody signs in again,
-// and second factors are set up anew.
+// and second factors are set up anew. Of each kind there may be several: the newest makes, the older ones check and open.
 
 import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto'
 import {
@@ -18,6 +18,7 @@ import {
 import { join } from 'node:path'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
 import { ulid } from 'ulid'
+import { z } from 'zod'
 import { BadConfig } from './config.ts'
 import { notRecorded } from './core/errors.ts'
 import type { Claims, ShownKey, TokenKind, Vault } from './core/vault.ts'
@@ -36,18 +37,25 @@ interface SigningKey {
   open: CryptoKey
 }
 
-/** What is kept of a key. */
-interface Kept {
+interface SealingKey {
   kid: string
-  made_at: string
-  jwk: JWK
+  made_at: number
+  secret: Buffer
 }
+
+/** What is kept of a key: 256 bits, and of those that sign the two that anybody may know. */
+const keptOf = <J extends z.ZodType<JWK>>(jwk: J) =>
+  z.strictObject({ kid: z.string().regex(/^[0-9A-Z]{26}$/), made_at: z.iso.datetime(), jwk })
+const bits = z.string().regex(/^[A-Za-z0-9_-]{43}$/)
+const keptSigning = keptOf(z.strictObject({ kty: z.literal('EC'), crv: z.literal('P-256'), x: bits, y: bits, d: bits }))
+const keptSealing = keptOf(z.strictObject({ kty: z.literal('oct'), k: bits }))
+type Kept = z.infer<typeof keptSigning>
 
 export class Secrets implements Vault {
   readonly #folder: string
   readonly #issuer: string
   #signing: Promise<SigningKey[]> | undefined
-  #sealing: Buffer | undefined
+  #sealing: SealingKey[] | undefined
   /** What the tokens of late say, by their digest, so that the many requests of one caller are checked once. */
   readonly #lately = new Map<string, { claims: Claims; until: number }>()
 
@@ -59,7 +67,7 @@ export class Secrets implements Vault {
   /** Reads the keys, and makes those that are missing. */
   async ready(now: number): Promise<void> {
     await this.#keys(now)
-    this.#sealingKey()
+    this.#sealingKeys(now)
   }
 
   // --- tokens ---------------------------------------------------------------------------------------------------------
@@ -116,51 +124,60 @@ export class Secrets implements Vault {
 
   /** The signing keys, newest first. */
   async #readKeys(now: number): Promise<SigningKey[]> {
-    const keys = await Promise.all(this.#files('signing').map((name) => signingKey(this.#read<Kept>(name))))
+    const read = (name: string) => signingKey(this.#read(name, keptSigning)).catch(() => this.#noKey(name))
+    const keys = await Promise.all(this.#files('signing').map(read))
     if (keys.length === 0) keys.push(await this.#makeKey(now))
-    return keys.sort((a, b) => b.made_at - a.made_at || (a.kid < b.kid ? 1 : -1))
+    return keys.sort(newestFirst)
   }
 
   async #makeKey(now: number): Promise<SigningKey> {
     const pair = await generateKeyPair(ALGORITHM, { extractable: true })
     const kid = ulid(now)
-    const kept = { kid, made_at: new Date(now).toISOString(), jwk: await exportJWK(pair.privateKey) }
+    const kept = { kid, made_at: timeOf(now), jwk: (await exportJWK(pair.privateKey)) as Kept['jwk'] }
     this.#write(`signing-${kid}.json`, kept)
     return signingKey(kept)
   }
 
   async rotate(now: number): Promise<ShownKey[]> {
-    const keys = await this.#keys(now)
-    const made = await this.#makeKey(Math.max(now, (keys[0] as SigningKey).made_at + 1))
-    const all = [made, ...keys]
+    // One after the other: each knows of the keys that the one before it has made.
+    const rotated = this.#keys(now).then((keys) => this.#rotateSigning(keys, now))
+    this.#signing = rotated
+    await rotated.catch((error) => {
+      this.#signing = undefined
+      throw error
+    })
+    this.#lately.clear()
+    const sealing = this.#sealingKeys(now)
+    this.#sealing = [this.#makeSealing(after(sealing, now)), ...sealing]
+    return this.list(now)
+  }
+
+  async #rotateSigning(keys: SigningKey[], now: number): Promise<SigningKey[]> {
+    const all = [await this.#makeKey(after(keys, now)), ...keys]
     for (const key of keys) {
       if (checksUntil(all, key) <= now) rmSync(join(this.#folder, `signing-${key.kid}.json`))
     }
-    this.#signing = Promise.resolve(all.filter((key) => checksUntil(all, key) > now))
-    this.#lately.clear()
-    return this.list(now)
+    return all.filter((key) => checksUntil(all, key) > now)
   }
 
   async list(now: number): Promise<ShownKey[]> {
     const keys = await this.#keys(now)
-    this.#sealingKey()
-    const signing = keys.map((key, i): ShownKey => {
-      const [use, until] =
-        i === 0 ? (['signs', null] as const) : (['checks', new Date(checksUntil(keys, key)).toISOString()] as const)
-      return { kid: key.kid, made_at: new Date(key.made_at).toISOString(), use, until }
+    const shown = ({ kid, made_at }: SigningKey | SealingKey, use: ShownKey['use'], until: string | null = null) => ({
+      ...{ kid, made_at: timeOf(made_at), use },
+      until,
     })
-    const sealing = this.#files('sealing').map((name): ShownKey => {
-      const { kid, made_at } = this.#read<Kept>(name)
-      return { kid, made_at, use: 'seals', until: null }
-    })
-    return [...signing, ...sealing]
+    return [
+      ...keys.map((key, i) => (i === 0 ? shown(key, 'signs') : shown(key, 'checks', timeOf(checksUntil(keys, key))))),
+      ...this.#sealingKeys(now).map((key, i) => shown(key, i === 0 ? 'seals' : 'opens')),
+    ]
   }
 
   // --- what only Sessile may read -------------------------------------------------------------------------------------
 
   seal(text: string, about: string): string {
     const nonce = randomBytes(12)
-    const cipher = createCipheriv('aes-256-gcm', this.#sealingKey(), nonce).setAAD(Buffer.from(about))
+    const { secret } = this.#sealingKeys()[0] as SealingKey
+    const cipher = createCipheriv('aes-256-gcm', secret, nonce).setAAD(Buffer.from(about))
     const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()])
     return Buffer.concat([nonce, cipher.getAuthTag(), sealed]).toString('base64url')
   }
@@ -168,26 +185,29 @@ export class Secrets implements Vault {
   unseal(sealed: string, about: string): string | undefined {
     const bytes = Buffer.from(sealed, 'base64url')
     if (bytes.length < 28) return undefined
-    try {
-      const cipher = createDecipheriv('aes-256-gcm', this.#sealingKey(), bytes.subarray(0, 12), { authTagLength: 16 })
-      cipher.setAAD(Buffer.from(about)).setAuthTag(bytes.subarray(12, 28))
-      return Buffer.concat([cipher.update(bytes.subarray(28)), cipher.final()]).toString('utf8')
-    } catch {
-      return undefined
+    for (const { secret } of this.#sealingKeys()) {
+      const text = opened(bytes, secret, about)
+      if (text !== undefined) return text
     }
+    return undefined
   }
 
-  #sealingKey(): Buffer {
+  /** The sealing keys, newest first. What an older one has sealed it opens for as long as it is kept. */
+  #sealingKeys(now = Date.now()): SealingKey[] {
     if (this.#sealing) return this.#sealing
-    const [name] = this.#files('sealing')
-    if (name === undefined) {
-      const kid = ulid()
-      const jwk = { kty: 'oct', k: randomBytes(32).toString('base64url') }
-      this.#write(`sealing-${kid}.json`, { kid, made_at: new Date().toISOString(), jwk })
-      return this.#sealingKey()
-    }
-    this.#sealing = Buffer.from(this.#read<Kept>(name).jwk.k as string, 'base64url')
+    const keys = this.#files('sealing').map((name) => sealingKey(this.#read(name, keptSealing)))
+    if (keys.length === 0) keys.push(this.#makeSealing(now))
+    this.#sealing = keys.sort(newestFirst)
     return this.#sealing
+  }
+
+  #makeSealing(now: number): SealingKey {
+    const kept = {
+      ...{ kid: ulid(now), made_at: timeOf(now) },
+      jwk: { kty: 'oct' as const, k: randomBytes(32).toString('base64url') },
+    }
+    this.#write(`sealing-${kept.kid}.json`, kept)
+    return sealingKey(kept)
   }
 
   // --- the folder -----------------------------------------------------------------------------------------------------
@@ -200,10 +220,21 @@ export class Secrets implements Vault {
       .sort()
   }
 
-  #read<T>(name: string): T {
+  #read<T>(name: string, kept: z.ZodType<T>): T {
     const path = join(this.#folder, name)
     checkMode(path)
-    return JSON.parse(readFileSync(path, 'utf8')) as T
+    const text = readFileSync(path, 'utf8')
+    try {
+      return kept.parse(JSON.parse(text))
+    } catch {
+      return this.#noKey(name)
+    }
+  }
+
+  /** Without a word of what stands there, which may be most of a key. */
+  #noKey(name: string): never {
+    const path = join(this.#folder, name)
+    throw new BadConfig(`${path} holds no whole key: put back what you have kept of it, or put it away; a new one is then made.`)
   }
 
   /** Whole and durable, or not at all: whoever is told of a token must find its key again. */
@@ -227,6 +258,29 @@ export class Secrets implements Vault {
 const MOST_LATELY = 4096
 
 const digestOf = (kind: TokenKind, token: string) => hash('sha256', `${kind} ${token}`, 'base64url')
+
+function opened(bytes: Buffer, secret: Buffer, about: string): string | undefined {
+  try {
+    const cipher = createDecipheriv('aes-256-gcm', secret, bytes.subarray(0, 12), { authTagLength: 16 })
+    cipher.setAAD(Buffer.from(about)).setAuthTag(bytes.subarray(12, 28))
+    return Buffer.concat([cipher.update(bytes.subarray(28)), cipher.final()]).toString('utf8')
+  } catch {
+    return undefined
+  }
+}
+
+const timeOf = (ms: number) => new Date(ms).toISOString()
+
+/** A time for a new key: now, and yet later than that of every other. */
+const after = (keys: readonly { made_at: number }[], now: number) => Math.max(now, ...keys.map(({ made_at }) => made_at + 1))
+
+const newestFirst = (a: { made_at: number; kid: string }, b: { made_at: number; kid: string }) =>
+  b.made_at - a.made_at || (a.kid < b.kid ? 1 : -1)
+
+const sealingKey = ({ kid, made_at, jwk }: z.infer<typeof keptSealing>): SealingKey => ({
+  ...{ kid, made_at: Date.parse(made_at) },
+  secret: Buffer.from(jwk.k, 'base64url'),
+})
 
 async function signingKey({ kid, made_at, jwk }: Kept): Promise<SigningKey> {
   const { d: _, ...open } = jwk

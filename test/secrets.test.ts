@@ -52,6 +52,33 @@ describe('the secrets', () => {
     expect((await run(home)).url).toMatch(/^http/)
   })
 
+  it('are told of without a word of what stands in them where they are damaged', async () => {
+    const home = makeHome()
+    await (await run(home)).stop()
+    for (const use of ['signing', 'sealing'] as const) {
+      const file = join(home, 'secrets', filesOf(home, use)[0] as string)
+      const whole = readFileSync(file, 'utf8')
+      const { d, k } = JSON.parse(whole).jwk
+      const secret = (d ?? k) as string
+      const damages = [
+        whole.slice(0, -20),
+        '',
+        whole.replace(`"${secret}"`, secret),
+        whole.replace(secret, secret.slice(1)),
+        whole.replace('"kty":"', '"kty":"X'),
+        '{}',
+      ]
+      for (const damaged of damages) {
+        writeFileSync(file, damaged)
+        const { code, out, err } = await cli(home, ['serve'], { SESSILE_PORT: '0' })
+        expect([code, err.split('\n').at(-2)]).toEqual([2, expect.stringContaining(`${file} holds no whole key`)])
+        for (const part of [secret.slice(0, 12), secret.slice(-12)]) expect(out + err).not.toContain(part)
+      }
+      writeFileSync(file, whole)
+    }
+    expect((await run(home)).url).toMatch(/^http/)
+  })
+
   it('where they are lost, sign everybody out, and nobody in without a password', async () => {
     const clock = clockAt('2031-05-02T12:00:00Z')
     const running = await run(undefined, {}, clock)
@@ -121,6 +148,7 @@ describe('sessile secrets', () => {
       expect.stringMatching(/^[0-9A-Z]{26}\t\S+\tsigns$/),
       expect.stringMatching(/^[0-9A-Z]{26}\t\S+\tchecks until \S+Z$/),
       expect.stringMatching(/^[0-9A-Z]{26}\t\S+\tseals$/),
+      expect.stringMatching(/^[0-9A-Z]{26}\t\S+\topens$/),
       '',
     ])
     expect((await ada.get('/api/v1/account')).status).toBe(200)
@@ -131,11 +159,48 @@ describe('sessile secrets', () => {
     expect(before).not.toContain(kid(body.access_token))
     apart.child.kill('SIGTERM')
     await apart.ended
-    expect((await cli(home, ['secrets', 'rotate', '--json'])).out.trim().split('\n')).toHaveLength(4)
+    expect((await cli(home, ['secrets', 'rotate', '--json'])).out.trim().split('\n')).toHaveLength(6)
     const again = await serveApart(home)
     for (const token of [ada.key, body.access_token])
       expect((await new Client(again.url, token).get('/api/v1/account')).status).toBe(200)
-    expect((await cli(home, ['secrets', 'list', '--json'])).out.trim().split('\n')).toHaveLength(4)
+    expect((await cli(home, ['secrets', 'list', '--json'])).out.trim().split('\n')).toHaveLength(6)
+  })
+
+  it('rotates twice at once, and knows all that it has made', async () => {
+    const running = await run()
+    const { vault, source } = running.sessile
+    await Promise.all([vault.rotate(source.now()), vault.rotate(source.now())])
+    const uses = (await vault.list(source.now())).map(({ use }) => use)
+    expect(uses).toEqual(['signs', 'checks', 'checks', 'seals', 'opens', 'opens'])
+    expect((await new Secrets(running.home, running.url).list(source.now())).map(({ use }) => use)).toEqual(uses)
+  })
+
+  it('seals second factors anew from then on, and opens those that it sealed before', async () => {
+    const clock = clockAt('2031-05-02T12:00:00Z')
+    const running = await run(undefined, {}, clock)
+    const phones: { name: string; code: () => string }[] = []
+    for (let i = 0; i < 2; i++) {
+      const who = await running.admin.account()
+      const { body } = await who.post('/api/v1/account/totp', { password: PASSWORD })
+      const code = () => new TOTP({ secret: body.secret }).generate({ timestamp: clock.now() })
+      expect((await who.post('/api/v1/account/totp/confirm', { code: code() })).status).toBe(200)
+      phones.push({ name: who.name, code })
+      await running.sessile.vault.rotate(clock.now())
+    }
+    clock.move(60)
+    const [first, second] = filesOf(running.home, 'sealing')
+    const again = await running.restart()
+    for (const { name, code } of phones) await again.anyone.signIn(name, PASSWORD, { code: code() })
+    await again.stop()
+    clock.move(60)
+    // What the second key has sealed is not the first one's.
+    rmSync(join(running.home, 'secrets', second as string))
+    const without = await run(running.home, {}, clock)
+    const signIn = (i: number) => without.anyone.post('/api/v1/sign-in', { ...phoneOf(i), password: PASSWORD })
+    const phoneOf = (i: number) => ({ name: phones[i]?.name, code: phones[i]?.code() })
+    expect((await signIn(0)).status).toBe(201)
+    await refused(without, () => signIn(1), 401, 'sign-in-failed')
+    expect(filesOf(running.home, 'sealing')).toContain(first)
   })
 
   it('forgets a key when all that it signed has run out', async () => {

@@ -1,4 +1,4 @@
-// Lists the keys that sign and seal, and makes a new one to sign with, whether or not a recorder is running.
+// Lists the keys that sign and seal, and makes new ones to do so from now on, whether or not a recorder is running.
 
 import { openLog, secretsOf } from '../app.ts'
 import type { Config } from '../config.ts'
@@ -7,7 +7,7 @@ import { askHolder, holder, needData } from './reach.ts'
 import { exit, put, putJson, Usage, type Verb } from './verb.ts'
 
 export const secretsVerb: Verb = {
-  does: 'List the keys that sign tokens, or rotate: a new one signs, and nobody is signed out.',
+  does: 'List the keys that sign tokens and seal second factors, or rotate: new ones do, and nobody is signed out.',
   usage: `sessile secrets list [--json]
   sessile secrets rotate [--json]`,
   options: { json: { type: 'boolean' } },

@@ -15,8 +15,8 @@ export interface Claims {
 export interface ShownKey {
   kid: string
   made_at: string
-  /** It signs new tokens, or only checks until then what it has signed, or seals. */
-  use: 'signs' | 'checks' | 'seals'
+  /** It signs new tokens, or only checks until then what it has signed; it seals, or only opens what it has sealed. */
+  use: 'signs' | 'checks' | 'seals' | 'opens'
   until: string | null
 }
 
@@ -30,7 +30,7 @@ export interface Vault {
   seal(text: string, about: string): string
   /** Undefined where it was not sealed here, or not about this. */
   unseal(sealed: string, about: string): string | undefined
-  /** A new key signs from now on; the older ones check what they have signed until it has run out, and then go. */
+  /** New keys sign and seal from now on. The older ones check what they have signed until it has run out, and then go; they open what they have sealed. */
   rotate(now: number): Promise<ShownKey[]>
   list(now: number): Promise<ShownKey[]>
 }
