@@ -140,12 +140,10 @@ export class Secrets implements Vault {
 
   async rotate(now: number): Promise<ShownKey[]> {
     // One after the other: each knows of the keys that the one before it has made.
-    const rotated = this.#keys(now).then((keys) => this.#rotateSigning(keys, now))
-    this.#signing = rotated
-    await rotated.catch((error) => {
-      this.#signing = undefined
-      throw error
-    })
+    const before = this.#keys(now)
+    const rotated = before.then((keys) => this.#rotateSigning(keys, now))
+    this.#signing = rotated.catch(() => before)
+    await rotated
     this.#lately.clear()
     const sealing = this.#sealingKeys(now)
     this.#sealing = [this.#makeSealing(after(sealing, now)), ...sealing]

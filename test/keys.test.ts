@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { Client, cli, linesIn, refused, run, said } from './harness.ts'
+import { ADMIN, Client, cli, linesIn, refused, run, said } from './harness.ts'
 
 describe('keys', () => {
   it('are needed everywhere but at the health checks, the documentation, and where one signs in', async () => {
@@ -40,6 +40,14 @@ describe('keys', () => {
     const guess = new Client(running.url, secret)
     const reply = await refused(running, () => guess.get('/api/v1/sessions'), 401, 'unauthenticated')
     expect(JSON.stringify(reply)).not.toContain('wrong')
+  })
+
+  it('stand alone in their header, so that nobody reads another there', async () => {
+    const running = await run()
+    const ask = (authorization: string) => () => running.anyone.get('/api/v1/keys', { authorization })
+    expect((await ask(`bearer ${ADMIN}`)()).status).toBe(200)
+    for (const wrong of [`Bearer ${ADMIN} ${ADMIN}`, `Bearer ${ADMIN} another`, `Bearer  ${ADMIN}`, `Basic ${ADMIN}`, ADMIN])
+      await refused(running, ask(wrong), 401, 'unauthenticated')
   })
 
   it('reach the users in their scope, and nobody else', async () => {

@@ -1,6 +1,6 @@
 // The secrets that lie in no log: who may read them, how they are changed, and that they turn up nowhere else.
 
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { decodeJwt, importJWK, SignJWT } from 'jose'
 import { TOTP } from 'otpauth'
@@ -173,6 +173,19 @@ describe('sessile secrets', () => {
     const uses = (await vault.list(source.now())).map(({ use }) => use)
     expect(uses).toEqual(['signs', 'checks', 'checks', 'seals', 'opens', 'opens'])
     expect((await new Secrets(running.home, running.url).list(source.now())).map(({ use }) => use)).toEqual(uses)
+  })
+
+  it('leaves everything as it was where no new key can be kept', async () => {
+    const running = await run()
+    const ada = await running.admin.account()
+    const { vault, source } = running.sessile
+    renameSync(join(running.home, 'secrets'), join(running.home, 'elsewhere'))
+    await expect(vault.rotate(source.now())).rejects.toThrow('could not be kept')
+    expect((await running.anyone.signIn(ada.name)).account_id).toBe(ada.account_id)
+    renameSync(join(running.home, 'elsewhere'), join(running.home, 'secrets'))
+    expect((await ada.get('/api/v1/account')).status).toBe(200)
+    expect((await vault.list(source.now())).map(({ use }) => use)).toEqual(['signs', 'seals'])
+    expect((await vault.rotate(source.now())).map(({ use }) => use)).toEqual(['signs', 'checks', 'seals', 'opens'])
   })
 
   it('seals second factors anew from then on, and opens those that it sealed before', async () => {

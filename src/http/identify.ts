@@ -36,8 +36,8 @@ export class Identify {
   caller(incoming: IncomingMessage): Caller | undefined | Promise<Caller | undefined> {
     const { authorization } = incoming.headers
     if (authorization !== undefined) {
-      const [scheme, secret] = authorization.split(' ')
-      const holder = scheme?.toLowerCase() === 'bearer' && secret ? this.#parts.holder(secret) : undefined
+      const [scheme, secret, ...more] = authorization.split(' ')
+      const holder = scheme?.toLowerCase() === 'bearer' && secret && more.length === 0 ? this.#parts.holder(secret) : undefined
       return holder instanceof Promise ? holder.then(proved) : proved(holder)
     }
     const token = this.#carried(incoming, 'access')
