@@ -9,6 +9,7 @@ import { factorsFeature } from './factors.ts'
 import { identitiesFeature } from './identities.ts'
 import { keysFeature } from './keys.ts'
 import { listsFeature } from './lists.ts'
+import { ownAccountFeature } from './own-account.ts'
 import { passwordsFeature } from './passwords.ts'
 import { recordsFeature } from './records.ts'
 import { sessionsFeature } from './sessions.ts'
@@ -18,7 +19,7 @@ import { transcriptsFeature } from './transcripts.ts'
 export const features = gather(
   [
     ...[sessionsFeature, listsFeature, transcriptsFeature, recordsFeature],
-    ...[keysFeature, accountsFeature, passwordsFeature, factorsFeature, signinsFeature, identitiesFeature],
+    ...[keysFeature, accountsFeature, passwordsFeature, factorsFeature, signinsFeature, ownAccountFeature, identitiesFeature],
     ...[assignmentsFeature, emergencyFeature, auditFeature],
   ],
   new URL('.', import.meta.url),
