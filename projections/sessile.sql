@@ -111,6 +111,7 @@ CREATE TABLE signins (
   signin_id TEXT PRIMARY KEY,
   account_id TEXT NOT NULL,
   by TEXT NOT NULL, -- what it was proved by
+  second TEXT, -- the second factor that proved it; NULL for none
   device TEXT, -- what people call it
   refresh_sha256 TEXT NOT NULL, -- of the refresh token that is good
   before_sha256 TEXT, -- of the one before

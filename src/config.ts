@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Settings } from './core/settings.ts'
+import { type SecondFactor, type Settings, secondFactors } from './core/settings.ts'
 import { kindNames } from './features/kinds.ts'
 import { type Network, networkOf } from './http/address.ts'
 import type { Reached } from './http/headers.ts'
@@ -64,6 +64,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       longest: perKind('SESSILE_LONGEST_SECONDS', env.SESSILE_LONGEST_SECONDS),
       signUp: isOn('SESSILE_SIGN_UP', env.SESSILE_SIGN_UP || 'off'),
       passwords,
+      secondFactor: secondFactor(env.SESSILE_SECOND_FACTOR || 'off'),
       identity,
     },
     colour: env.NO_COLOR === undefined && process.stdout.isTTY === true,
@@ -81,6 +82,12 @@ function secret(env: NodeJS.ProcessEnv, name: string): string | undefined {
   } catch (error) {
     throw new BadConfig(`${name}_FILE cannot be read: ${(error as Error).message}.`)
   }
+}
+
+function secondFactor(text: string): SecondFactor {
+  const known = secondFactors.find((one) => one === text)
+  if (known) return known
+  throw new BadConfig(`SESSILE_SECOND_FACTOR must be one of ${secondFactors.join(', ')}, not ${text}.`)
 }
 
 /** The identity provider, where one is named. */

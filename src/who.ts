@@ -26,7 +26,7 @@ export function whoHolds(
     if (!sessile) return undefined
     const now = sessile.source.now()
     const claims = await sessile.vault.verify('access', token, now)
-    return claims && sessile.reading((read) => signedIn(read, claims, now))
+    return claims && sessile.reading((read) => signedIn(read, claims, { now, settings: sessile.settings }))
   }
   return {
     bearer,

@@ -11,6 +11,7 @@ export const settingsOf = (more: Partial<Settings> = {}): Settings => ({
   longest: {},
   signUp: false,
   passwords: true,
+  secondFactor: 'off',
   identity: undefined,
   ...more,
 })

@@ -2,7 +2,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { TOTP } from 'otpauth'
 import { describe, expect, it } from 'vitest'
-import { clockAt, PASSWORD, type Reply, type Running, refused, run, type SignedIn } from './harness.ts'
+import { BadConfig, readConfig } from '../src/config.ts'
+import type { SecondFactor, Settings } from '../src/core/settings.ts'
+import { Browser } from './browser.ts'
+import { settingsOf } from './config.ts'
+import { Client, clockAt, PASSWORD, type Reply, type Running, refused, run, type SignedIn } from './harness.ts'
+import { identityProvider } from './provider.ts'
 
 /** Somebody with an app on the phone, whose clock may be off. */
 interface Phone {
@@ -143,5 +148,106 @@ describe('a second factor', () => {
     clock.move(30)
     await refused(again, () => signIn(again, phone), 401, 'second-factor-required')
     expect((await signIn(again, phone, phone.code())).status).toBe(201)
+  })
+})
+
+describe('a second factor that is demanded', () => {
+  /** Of whom it is demanded; a therapist and a patient who signed in with a password alone. */
+  async function demanding(secondFactor: SecondFactor, more: Partial<Settings> = {}) {
+    const clock = clockAt('2031-05-02T12:00:00Z')
+    const running = await run(undefined, { settings: settingsOf({ secondFactor, ...more }) }, clock)
+    const thea = await running.admin.account({ role: 'therapist', account_id: 'thea' })
+    const ada = await running.admin.account({ account_id: 'ada' })
+    return { running, clock, thea, ada }
+  }
+  const setUp = async (who: SignedIn, clock: Clock) => {
+    const { body } = await who.post('/api/v1/account/totp', { password: PASSWORD })
+    const code = () => new TOTP({ secret: body.secret }).generate({ timestamp: clock.now() })
+    expect((await who.post('/api/v1/account/totp/confirm', { code: code() })).status).toBe(200)
+    clock.move(30)
+    return code
+  }
+
+  it('of nobody keeps nobody from anything', async () => {
+    const { thea, ada } = await demanding('off')
+    expect((await thea.get('/api/v1/sessions')).status).toBe(200)
+    expect((await ada.get('/api/v1/users/ada/sessions')).status).toBe(200)
+  })
+
+  it('of the staff lets them set one up and sign in with it, and nothing else; patients and keys as before', async () => {
+    const { running, clock, thea, ada } = await demanding('staff')
+    await refused(running, () => thea.get('/api/v1/sessions'), 403, 'second-factor-missing')
+    await refused(running, () => thea.start({ user_id: 'ada', performer_id: 'thea' }), 403, 'second-factor-missing')
+    const access = { user_id: 'ada', reason: 'nobody else is here tonight' }
+    await refused(running, () => thea.post('/api/v1/emergency-access', access), 403, 'second-factor-missing')
+    expect((await ada.get('/api/v1/users/ada/sessions')).status).toBe(200)
+    expect((await (await running.admin.device({ users: ['ada'] })).start()).status).toBe(201)
+    const boss = await running.admin.account({ role: 'admin' })
+    await refused(running, () => boss.get('/api/v1/keys'), 403, 'second-factor-missing')
+    await refused(running, () => boss.post('/api/v1/keys', { account_id: 'x', users: 'all' }), 403, 'second-factor-missing')
+    expect((await thea.get('/api/v1/account')).body.second_factor).toBe(false)
+    expect((await running.anyone.post('/api/v1/refresh', { refresh_token: thea.refresh_token })).status).toBe(200)
+    const code = await setUp(thea, clock)
+    const again = await running.anyone.signIn(thea.name, PASSWORD, { code: code() })
+    expect((await again.get('/api/v1/sessions')).status).toBe(200)
+    const { body } = await running.anyone.post('/api/v1/refresh', { refresh_token: again.refresh_token })
+    expect((await new Client(running.url, body.access_token).get('/api/v1/sessions')).status).toBe(200)
+    expect((await thea.post('/api/v1/sign-out', {})).status).toBe(200)
+  })
+
+  it('opens nothing to a sign-in that was there before: somebody else may know the password', async () => {
+    const { running, clock, ada } = await demanding('all')
+    const thief = await running.anyone.signIn(ada.name)
+    await refused(running, () => ada.get('/api/v1/users/ada/sessions'), 403, 'second-factor-missing')
+    const code = await setUp(ada, clock)
+    for (const one of [ada, thief])
+      await refused(running, () => one.get('/api/v1/users/ada/sessions'), 403, 'second-factor-missing')
+    const again = await running.anyone.signIn(ada.name, PASSWORD, { code: code() })
+    expect((await again.get('/api/v1/users/ada/sessions')).status).toBe(200)
+    clock.move(30)
+    const same = await running.restart()
+    expect((await new Client(same.url, again.key).get('/api/v1/users/ada/sessions')).status).toBe(200)
+    await refused(same, () => new Client(same.url, thief.key).get('/api/v1/users/ada/sessions'), 403, 'second-factor-missing')
+  })
+
+  it('is missing again from the moment it is taken away', async () => {
+    const { running, clock, ada } = await demanding('all')
+    const code = await setUp(ada, clock)
+    const again = await running.anyone.signIn(ada.name, PASSWORD, { code: code() })
+    expect((await again.get('/api/v1/users/ada/sessions')).status).toBe(200)
+    expect((await running.admin.post('/api/v1/accounts/ada/totp/remove', {})).status).toBe(200)
+    await refused(running, () => again.get('/api/v1/users/ada/sessions'), 403, 'second-factor-missing')
+  })
+
+  it('tells whoever lacks it nothing of what is there, whether or not that is concealed', async () => {
+    for (const conceal of [false, true]) {
+      const { running, ada } = await demanding('all', { conceal })
+      const { session_id } = (await running.admin.start({ user_id: 'ada' })).body
+      const ask = (id: string) => () => ada.get(`/api/v1/sessions/${id}`, { 'x-request-id': 'one' })
+      const absent = 'sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
+      const [there, nowhere] = [await ask(session_id)(), await ask(absent)()]
+      expect(there.body).toMatchObject({ status: 403, reason: 'second-factor-missing' })
+      expect(nowhere.body).toEqual(there.body)
+    }
+  })
+
+  it('is left to the identity provider where one signs in through that', async () => {
+    const provider = await identityProvider(() => Date.parse('2031-05-02T12:00:00Z'))
+    const { running } = await demanding('all', { identity: provider.identity })
+    await running.admin.post('/api/v1/accounts', { name: 'bob@sessile.example', role: 'therapist' })
+    const browser = new Browser(running.url)
+    const { body } = await browser.post('/api/v1/identity/begin', {})
+    const back = provider.visit(body.url, { sub: 'subject-b', email: 'bob@sessile.example', email_verified: true })
+    expect((await browser.post('/api/v1/identity/finish', { ...back, as: 'cookies' })).status).toBe(201)
+    expect((await browser.get('/api/v1/sessions')).status).toBe(200)
+  })
+
+  it('is a setting: of nobody at first, of the staff, or of all', () => {
+    const demandedOf = (text?: string) =>
+      readConfig(text === undefined ? {} : { SESSILE_SECOND_FACTOR: text }).settings.secondFactor
+    expect([demandedOf(), demandedOf(''), demandedOf('off'), demandedOf('staff'), demandedOf('all')]).toEqual([
+      ...['off', 'off', 'off', 'staff', 'all'],
+    ])
+    expect(() => demandedOf('on')).toThrow(BadConfig)
   })
 })

@@ -4,7 +4,8 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Action, policy, type Role, roles } from '../src/core/policy.ts'
+import { type Action, policy, type Role, roles, withoutFactor } from '../src/core/policy.ts'
+import type { SecondFactor } from '../src/core/settings.ts'
 import { features } from '../src/features/index.ts'
 import { settingsOf } from './config.ts'
 import { Client, type Json, PASSWORD, type Running, refused, run, said, sessionFile } from './harness.ts'
@@ -38,8 +39,8 @@ interface World {
   sessions: Map<string, string>
 }
 
-async function makeWorld(conceal: boolean): Promise<World> {
-  const running = await run(undefined, { settings: settingsOf({ conceal, signUp: true }) })
+async function makeWorld(conceal: boolean, secondFactor: SecondFactor = 'off'): Promise<World> {
+  const running = await run(undefined, { settings: settingsOf({ conceal, signUp: true, secondFactor }) })
   const { admin, anyone } = running
   const key = await admin.device({ users: ['sam'] })
   const device: Somebody = { role: 'device', client: key, account_id: 'device-7', again: async () => key }
@@ -298,9 +299,13 @@ function promised(
   role: Role,
   { of, done, absent = done, looks }: Example,
   subject: Whose | 'there',
-  conceal: boolean,
+  [conceal, secondFactor]: [boolean, SecondFactor],
 ): string {
-  const reach = policy[routes.get(at) as Action][role]
+  const action = routes.get(at) as Action
+  const reach = policy[action][role]
+  const signsIn = !['nobody', 'device'].includes(role)
+  const demanded = signsIn && (secondFactor === 'all' || (secondFactor === 'staff' && role !== 'patient'))
+  if (demanded && !withoutFactor.includes(action)) return '403 second-factor-missing'
   const answered = subject === 'absent' ? absent : done
   if (reach === 'open') return answered
   if (role === 'nobody') return '401 unauthenticated'
@@ -361,10 +366,15 @@ describe('the policy page', () => {
     for (const [at, may] of routes) for (const role of roles) expect([at, policy[may][role]]).toEqual([at, expect.any(String)])
   })
 
-  it.each([false, true])(
-    'is what the door does, to everybody, about everything (concealed: %s)',
-    async (conceal) => {
-      const world = await makeWorld(conceal)
+  it.each<[boolean, SecondFactor]>([
+    [false, 'off'],
+    [true, 'off'],
+    [true, 'staff'],
+    [false, 'all'],
+  ])(
+    'is what the door does, to everybody, about everything (concealed: %s; a second factor is demanded of: %s)',
+    async (conceal, secondFactor) => {
+      const world = await makeWorld(conceal, secondFactor)
       const [answers, pages]: [string[], string[]] = [[], []]
       for (const [at, example] of Object.entries(examples)) {
         for (const caller of world.callers) {
@@ -373,7 +383,9 @@ describe('the policy page', () => {
             const answered = await ask(world, at, example, caller, subject)
             told.push(answered)
             answers.push(answered.row)
-            pages.push(`${at} by ${caller.role} of ${subject}: ${promised(at, caller.role, example, subject, conceal)}`)
+            pages.push(
+              `${at} by ${caller.role} of ${subject}: ${promised(at, caller.role, example, subject, [conceal, secondFactor])}`,
+            )
           }
           // What is out of reach and what is not there is told alike, to the last byte.
           const refusals = new Set(told.flatMap(({ status, bytes }) => (status === 404 ? [bytes] : [])))

@@ -6,7 +6,7 @@ import { Refusal } from './errors.ts'
 import type { Action } from './policy.ts'
 
 /** These tell a caller about themselves, and of nobody's data whether it is there. */
-const OF_THE_CALLER = ['not-the-system', 'not-yourself']
+const OF_THE_CALLER = ['not-the-system', 'not-yourself', 'second-factor-missing']
 const ofOneself: readonly Action[] = ['sign in', 'own account']
 
 type Asked = Pick<Command, 'may' | 'refuses'>

@@ -46,6 +46,8 @@ export interface Caller {
   system: boolean
   /** What it was proved by: the id of a key, or of a sign-in. */
   by?: string
+  /** Is a second factor demanded of this caller, by which the sign-in was not proved? */
+  lacksFactor?: boolean
   /** Does this caller own the files? Proved by a token that only they can read, and by no key. */
   operator?: boolean
 }
@@ -73,6 +75,16 @@ export const policy: Record<Action, Record<Role, Reach>> = {
   administer:        { nobody: '–',    device: '–',        patient: '–',    therapist: '–',        researcher: '–',            analyst: '–',            admin: 'all' },
   // biome-ignore format: it is read as a table
   operate:           { nobody: '–',    device: '–',        patient: '–',    therapist: '–',        researcher: '–',            analyst: '–',            admin: 'all' },
+}
+
+/** What may be done without a second factor that is demanded: set one up, sign in with it, and sign out. */
+export const withoutFactor: readonly Action[] = ['sign in', 'own account']
+
+/** Refuses whoever lacks a second factor that is demanded, before anything is looked for. */
+export function demandFactor({ lacksFactor }: Caller, action: Action): void {
+  if (!lacksFactor || withoutFactor.includes(action)) return
+  const how = 'Set up a second factor (POST /api/v1/account/totp) where you have none, and sign in with its code.'
+  throw new Refusal('forbidden', 'second-factor-missing', how)
 }
 
 /** The users whom the caller may do this to, by name: all, or a list; undefined where the table has nothing for the caller. */

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import type { Gathered } from './feature.ts'
 import { opaqueId, sessionId } from './ids.ts'
-import { type Action, actions, policy, reaches, roles } from './policy.ts'
+import { type Action, actions, policy, reaches, roles, withoutFactor } from './policy.ts'
 import { schemaSql } from './tables.ts'
 
 const sealText = (length: number) => z.string().regex(new RegExp(`^[A-Za-z0-9_-]{${length}}$`))
@@ -82,6 +82,7 @@ export function policyPage({ commands, queries, events }: Gathered): string {
       Object.entries(reaches)
         .map(([reach, words]) => row([reach, words]))
         .join(''),
+    `Where a second factor is demanded (\`SESSILE_SECOND_FACTOR\`), whoever signs in with a password and without one may do nothing but: ${withoutFactor.join(', ')}.\n`,
     '## Routes\n',
     head(['route', 'action', ...roles]) +
       routes

@@ -9,7 +9,7 @@ import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
 import { type Log, type PlacedLine, userOf } from './log.ts'
-import { type Caller, permit, permitPerformer, permits, reach } from './policy.ts'
+import { type Caller, demandFactor, permit, permitPerformer, permits, reach } from './policy.ts'
 import { type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
 import type { Recorder } from './recorder.ts'
@@ -72,6 +72,7 @@ export class Sessile {
   #perform(command: Command, asking: Asking): Promise<unknown> {
     const { body, path = NO_PATH, caller, key, trace } = asking
     try {
+      demandFactor(caller, command.may)
       if (key !== undefined && !command.named) throw nameless()
       const input = check(command.input, command.shape(body, path))
       const users = command.whose(input, caller)
@@ -133,6 +134,7 @@ export class Sessile {
   }
 
   async #ask(query: Query, { input: stated, caller, trace, hold = unheld }: Question & { trace: Trace }): Promise<unknown> {
+    demandFactor(caller, query.may)
     const input = check(query.input, stated)
     let [permitted, reached] = [false, false]
     await this.recorder.settled(query.ofTrail).catch((error: Error) => {

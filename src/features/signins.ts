@@ -10,6 +10,7 @@ import type { Feature } from '../core/feature.ts'
 import { digest, numbered, sha256 } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import type { Recorded } from '../core/record.ts'
+import type { Settings } from '../core/settings.ts'
 import type { Claims, TokenKind } from '../core/vault.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 import {
@@ -80,6 +81,7 @@ const columns = {
   signin_id: 'TEXT PRIMARY KEY',
   account_id: 'TEXT NOT NULL',
   by: 'TEXT NOT NULL -- what it was proved by',
+  second: 'TEXT -- the second factor that proved it; NULL for none',
   device: 'TEXT -- what people call it',
   refresh_sha256: 'TEXT NOT NULL -- of the refresh token that is good',
   before_sha256: 'TEXT -- of the one before',
@@ -98,11 +100,12 @@ function endAll(rows: { find: SigninRows['find']; set: SigninRows['set'] }, acco
 export const signins = view('signins', 'Every sign-in: a family of tokens.', columns, {
   indexes: ['(account_id) WHERE ended_at IS NULL'],
 })
-  .on(began, ({ user_id, timestamp, data: { signin_id, by, device, refresh_sha256, expires_at } }, rows) =>
+  .on(began, ({ user_id, timestamp, data: { signin_id, by, second, device, refresh_sha256, expires_at } }, rows) =>
     rows.put({
       signin_id,
       account_id: user_id,
       by,
+      second,
       device,
       refresh_sha256,
       refreshed_at: timestamp,
@@ -124,7 +127,11 @@ export type SigninRow = Row<typeof columns>
 type SigninRows = Parameters<Parameters<typeof signins.on<typeof ended.data>>[1]>[1]
 
 /** Who an access token speaks for at this moment; undefined where its account or its sign-in is no more. */
-export function signedIn(read: Read, { account_id, signin_id }: Claims, now: number): Caller | undefined {
+export function signedIn(
+  read: Read,
+  { account_id, signin_id }: Claims,
+  { now, settings }: Pick<Preparing<unknown, never>, 'now' | 'settings'>,
+): Caller | undefined {
   const signin = read(signins).get({ signin_id })
   if (signin?.account_id !== account_id || signin.ended_at !== null) return undefined
   const account = activeAccount(read, account_id)
@@ -132,7 +139,17 @@ export function signedIn(read: Read, { account_id, signin_id }: Claims, now: num
   const role = account.role as AccountRole
   const within =
     role === 'therapist' ? reachOf(read, account_id, now) : { users: role === 'admin' ? ('all' as const) : [account_id] }
-  return { account_id, role, ...within, system: role === 'admin', by: signin_id }
+  const lacking = lacksFactor(read, signin, role, settings) ? { lacksFactor: true } : {}
+  return { account_id, role, ...within, system: role === 'admin', by: signin_id, ...lacking }
+}
+
+/**
+ * Is a second factor demanded, by which this sign-in was not proved? It does not help to have set one up since: somebody else
+ * who knows the password may have been signed in before that.
+ */
+function lacksFactor(read: Read, { by, second, account_id }: SigninRow, role: AccountRole, { secondFactor }: Settings): boolean {
+  if (secondFactor === 'off' || (secondFactor === 'staff' && role === 'patient') || by !== 'password') return false
+  return second === null || factorOf(read, account_id) === undefined
 }
 
 // --- tokens -----------------------------------------------------------------------------------------------------------
@@ -273,10 +290,11 @@ const refresh = command({
     const next = await newTokens({ vault, now }, claims, Date.parse(row.began_at))
     return { ...next, claims, used: digest(token as string), as: input.refresh_token === undefined ? 'cookies' : 'tokens' } as const
   },
-  decide: ({ prepared: { claims, used, kept, made, as }, read, now, refuse, reveal }): Draft[] => {
+  decide: ({ prepared: { claims, used, kept, made, as }, read, now, settings, refuse, reveal }): Draft[] => {
     const { account_id, signin_id } = claims
     const row = read(signins).get({ signin_id })
-    if (!row || !signedIn(read, claims, now) || now >= Date.parse(row.expires_at)) throw refuse('refresh-failed', NOT_GOOD)
+    if (!row || !signedIn(read, claims, { now, settings }) || now >= Date.parse(row.expires_at))
+      throw refuse('refresh-failed', NOT_GOOD)
     if (used === row.refresh_sha256) {
       reveal(telling(made, as))
       return [refreshed(byItself(account_id), kept)]

@@ -6,7 +6,7 @@ import type { Command, Refuses } from '../core/command.ts'
 import { absentReason } from '../core/concealing.ts'
 import type { RefusalKind } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
-import { type Action, isOpen, nobody, policy } from '../core/policy.ts'
+import { type Action, isOpen, nobody, policy, withoutFactor } from '../core/policy.ts'
 import { jsonSchema } from '../core/print.ts'
 import type { Query } from '../core/query.ts'
 import { LARGEST_LINE } from '../core/record.ts'
@@ -33,6 +33,8 @@ const always: Refuses = {
   'outcome-unknown': 'unavailable',
   stopping: 'unavailable',
 }
+const alwaysOf = (may: Action): Refuses =>
+  withoutFactor.includes(may) ? always : { ...always, 'second-factor-missing': 'forbidden' }
 const ofBodies: Refuses = {
   'unsupported-media-type': 'invalid',
   'body-too-large': 'too-large',
@@ -115,7 +117,7 @@ function ofCommand({ at = '', does, may, named, input, output, makes, body, refu
       ...(body
         ? { [success.done]: { description: 'For each line of the stream its record or its refusal.', content: { [NDJSON]: {} } } }
         : {}),
-      ...refusals({ ...always, ...ofCommands, ...orAbsent(refuses) }, door),
+      ...refusals({ ...alwaysOf(may), ...ofCommands, ...orAbsent(refuses) }, door),
     },
   }
 }
@@ -142,7 +144,7 @@ function ofQuery({ at, does, may, input, output, also, refuses, door }: Query): 
     ...openly(may),
     responses: {
       ...answer(may, false, output, also),
-      ...refusals({ ...always, ...(posted ? ofBodies : {}), ...orAbsent(refuses) }, door),
+      ...refusals({ ...alwaysOf(may), ...(posted ? ofBodies : {}), ...orAbsent(refuses) }, door),
     },
   }
   if (posted) {
