@@ -14,12 +14,13 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { TOTP } from 'otpauth'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { rebuildVerb } from '../src/cli/rebuild.ts'
 import { recoverVerb } from '../src/cli/recover.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import { copyOf, drawing, everyByte, harm, jsonLines, place, type Recorded, recordedForDamage, verb } from './harming.ts'
-import { Client, cli, crashedCopy, filesUnder, makeHome, run, said, serveApart, sessionFile } from './harness.ts'
+import { Client, cli, crashedCopy, filesUnder, makeHome, PASSWORD, run, said, serveApart, sessionFile } from './harness.ts'
 import { recovered } from './recovered.ts'
 
 let made: Recorded
@@ -219,6 +220,48 @@ describe('sessile recover', () => {
     })
     const running = await run(to)
     expect((await new Client(running.url, made.secret).get('/api/v1/sessions')).status).toBe(401)
+  })
+
+  it('shuts again what was shut for people, where that is lost: an account, a role, a password, a second factor, an assignment', async () => {
+    const running = await run()
+    const [ada, bob, eve] = [
+      await running.admin.account({ role: 'therapist', account_id: 'ada' }),
+      await running.admin.account({ role: 'admin', account_id: 'bob' }),
+      await running.admin.account({ account_id: 'eve' }),
+    ]
+    const carl = await running.admin.account({ account_id: 'carl' })
+    const { secret } = (await carl.post('/api/v1/account/totp', { password: PASSWORD })).body
+    await carl.post('/api/v1/account/totp/confirm', { code: new TOTP({ secret }).generate() })
+    const thea = await running.admin.account({ role: 'therapist', account_id: 'thea' })
+    const assign = { therapist_id: 'thea', user_id: 'eve', relationship_type: 'primary' }
+    const { assignment_id } = (await running.admin.post('/api/v1/assignments', assign)).body
+    await running.admin.post(`/api/v1/assignments/${assignment_id}/end`, {})
+    await running.admin.post('/api/v1/accounts/ada/deactivate', {})
+    await running.admin.post('/api/v1/accounts/bob/role', { role: 'analyst' })
+    await eve.post('/api/v1/account/password', { password: PASSWORD, new_password: 'since somebody looked over it' })
+    await running.stop()
+    for (const account_id of ['ada', 'bob', 'carl', 'eve', 'thea']) {
+      const file = join(running.home, 'logs', 'accounts', `${account_id}.jsonl`)
+      truncateSync(file, readFileSync(file).lastIndexOf(10, -2) + 1)
+    }
+    const to = place()
+    const { code, out } = await verb(recoverVerb, running.home, ['--to', to, '--json'])
+    expect(code).toBe(3)
+    const notes = jsonLines(out).flatMap(({ level, what }) => (level === 'note' ? [what.replace(/,.*/, '')] : []))
+    expect(notes.sort()).toEqual([
+      'The account ada had been deactivated',
+      'The account bob had been deactivated',
+      'The account carl had been deactivated',
+      'The account eve had been deactivated',
+      `The assignment ${assignment_id} had ended`,
+    ])
+    const again = await run(to)
+    for (const { name } of [ada, bob, carl, eve])
+      expect((await again.anyone.post('/api/v1/sign-in', { name, password: PASSWORD })).status).toBe(401)
+    const same = await again.anyone.signIn(thea.name)
+    expect((await same.get('/api/v1/users/eve/sessions')).status).toBe(403)
+    expect((await again.admin.post('/api/v1/accounts/ada/reactivate', {})).status).toBe(200)
+    expect((await again.anyone.signIn(ada.name)).account_id).toBe('ada')
   })
 
   it('reads on behind a damaged frame of the journal, and without the header of a segment', async () => {

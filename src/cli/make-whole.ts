@@ -1,7 +1,7 @@
 // After the logs were salvaged: views are folded from them as any start would. Where a log cannot be folded beside the
 // others because an end is lost that let it begin, the recorder records that end anew, as the system's, now; where it
-// cannot be folded for another reason, it is cut before the line. And what was shut stays shut: lost revocations are
-// recorded again.
+// cannot be folded for another reason, it is cut before the line. And what was shut stays shut: where it is lost that a key
+// was revoked, an account deactivated or an assignment ended, that is recorded again.
 
 import { existsSync } from 'node:fs'
 import { openLog, openRecorder } from '../app.ts'
@@ -12,7 +12,11 @@ import { linesOf } from '../core/log.ts'
 import { parseLine, type Recorded } from '../core/record.ts'
 import { type Sessile, system } from '../core/sessile.ts'
 import { Tables } from '../core/tables.ts'
+import type { Read } from '../core/view.ts'
 import { Views } from '../core/views.ts'
+import { accounts, activeAccount } from '../features/accounts.ts'
+import { assignments } from '../features/assignments.ts'
+import { factorOf } from '../features/factors.ts'
 import { features } from '../features/index.ts'
 import { keys } from '../features/keys.ts'
 import { activeOf, sessions, started } from '../features/sessions.ts'
@@ -33,12 +37,12 @@ export async function* makeWhole(config: Config, salvage: Salvage, known: Glimps
     }
     if (ended === 0) for (const unfolded of wrong) yield cut(config, salvage, unfolded)
   }
-  let revoked = 0
-  for await (const told of revokeAgain(config, known)) {
-    revoked++
+  let again = 0
+  for await (const told of shutAgain(config, known)) {
+    again++
     yield told
   }
-  if (revoked > 0) await fold(config)
+  if (again > 0) await fold(config)
 }
 
 /** Makes the views of the new directory, and tells which logs cannot be folded, and how far they can. */
@@ -118,26 +122,71 @@ function cut(config: Config, salvage: Salvage, { log, why, folded }: Unfolded): 
   }
 }
 
-/** Keys that the damaged directory's views knew as revoked, and that would open again. */
-async function* revokeAgain(config: Config, known: Glimpse | Unseen): AsyncGenerator<Told> {
-  const lost = revokedIn(known).filter((key_id) => works(config, key_id))
-  if (lost.length === 0) return
-  await recording(config, async (sessile) => {
-    for (const key_id of lost) {
-      await sessile.perform(atRoute(features.commands, 'POST /api/v1/keys/{key_id}/revoke'), { body: { key_id }, caller: system })
-    }
-  })
-  for (const key_id of lost)
-    yield { level: 'note', what: `The key ${key_id} had been revoked, and that record is lost: it has been revoked again.` }
+/** What was shut, how it is shut again, and which of those that the damaged directory's views knew stand open in the new one. */
+interface Shut {
+  at: string
+  by: string
+  opens: (known: Read, now: Read) => string[]
+  says: (id: string) => string
 }
 
-function revokedIn(known: Glimpse | Unseen): string[] {
+/** Keys go with their account, so that accounts come first. */
+const shut: readonly Shut[] = [
+  {
+    at: 'POST /api/v1/accounts/{account_id}/deactivate',
+    by: 'account_id',
+    opens: (known, now) =>
+      known(accounts)
+        .find('')
+        .filter(({ account_id, deactivated_at, role, password_hash }) => {
+          const row = activeAccount(now, account_id)
+          if (!row) return false
+          const weaker = factorOf(known, account_id) !== undefined && factorOf(now, account_id) === undefined
+          return weaker || deactivated_at !== null || role !== row.role || password_hash !== row.password_hash
+        })
+        .map(({ account_id }) => account_id),
+    says: (id) =>
+      `The account ${id} had been deactivated, or had another role, another password or a second factor, and that record is lost: it is deactivated until an admin reactivates it.`,
+  },
+  {
+    at: 'POST /api/v1/keys/{key_id}/revoke',
+    by: 'key_id',
+    opens: (known, now) =>
+      known(keys)
+        .find('WHERE revoked_at IS NOT NULL')
+        .map(({ key_id }) => key_id)
+        .filter((key_id) => now(keys).get({ key_id })?.revoked_at === null),
+    says: (id) => `The key ${id} had been revoked, and that record is lost: it has been revoked again.`,
+  },
+  {
+    at: 'POST /api/v1/assignments/{assignment_id}/end',
+    by: 'assignment_id',
+    opens: (known, now) =>
+      known(assignments)
+        .find('WHERE ended_at IS NOT NULL')
+        .map(({ assignment_id }) => assignment_id)
+        .filter((assignment_id) => now(assignments).get({ assignment_id })?.ended_at === null),
+    says: (id) => `The assignment ${id} had ended, and that record is lost: it has been ended again.`,
+  },
+]
+
+/** Shuts again what had been shut. */
+async function* shutAgain(config: Config, known: Glimpse | Unseen): AsyncGenerator<Told> {
+  for (const { at, by, opens, says } of shut) {
+    const open = openAgain(config, known, opens)
+    if (open.length === 0) continue
+    await recording(config, async (sessile) => {
+      for (const id of open) await sessile.perform(atRoute(features.commands, at), { body: { [by]: id }, caller: system })
+    })
+    for (const id of open) yield { level: 'note', what: says(id) }
+  }
+}
+
+function openAgain(config: Config, known: Glimpse | Unseen, opens: Shut['opens']): string[] {
   if (!('tables' in known)) return []
+  const { read } = known.tables
   try {
-    return known.tables
-      .read(keys)
-      .find('WHERE revoked_at IS NOT NULL')
-      .map(({ key_id }) => key_id)
+    return asking(config, (now) => opens(read, now.read))
   } catch {
     return [] // These views are damaged, too.
   }
@@ -152,9 +201,6 @@ function asking<T>({ home }: Config, ask: (tables: Tables) => T): T {
     tables.close()
   }
 }
-
-const works = (config: Config, key_id: string) =>
-  asking(config, ({ read }) => read(keys).find('WHERE key_id = ? AND revoked_at IS NULL', key_id).length > 0)
 
 /** What the views of the damaged directory know of sessions that have no log any more. */
 export function* aboutLostSessions(config: Config, known: Glimpse | Unseen): Generator<Told> {
