@@ -264,24 +264,27 @@ describe('sessile accounts', () => {
       '--account',
       'root-1',
     ])
-    expect(alone).toMatchObject({ code: 0, out: expect.stringMatching(/^\/welcome#invite_[\w-]{43}\n$/) })
+    expect(alone).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^\/welcome#invite_[\w-]{43}&name=root%40sessile\.example\n$/),
+    })
     const apart = await serveApart(home)
     const anyone = new Client(apart.url, undefined)
-    const token = alone.out.trim().split('#')[1]
+    const token = /invite_[\w-]+/.exec(alone.out)?.[0]
     expect((await anyone.post('/api/v1/invitations/accept', { token, password: PASSWORD })).status).toBe(200)
     const root = await anyone.signIn('root@sessile.example')
     expect((await root.get('/api/v1/accounts')).status).toBe(200)
 
     const beside = await cli(home, ['accounts', 'invite', '--name', 'ada@sessile.example', '--role', 'therapist', '--json'])
     const invited = JSON.parse(beside.out)
-    expect(invited.link).toBe(`${apart.url}/welcome#${invited.token}`)
+    expect(invited.link).toBe(`${apart.url}/welcome#${invited.token}&name=ada%40sessile.example`)
     expect((await cli(home, ['accounts', 'deactivate', 'root-1'])).code).toBe(0)
     expect((await root.get('/api/v1/accounts')).status).toBe(401)
     const listed = (await cli(home, ['accounts', 'list'])).out
     expect(listed).toMatch(/^acc_\w{26}\ttherapist\tinvited until \S+\tada@sessile\.example\nroot-1\tadmin\tdeactivated \S+\t/)
     expect((await cli(home, ['accounts', 'list', '--role', 'therapist', '--json'])).out.trim().split('\n')).toHaveLength(1)
     expect((await cli(home, ['accounts', 'reactivate', 'root-1'])).code).toBe(0)
-    expect((await cli(home, ['accounts', 'invite', 'root-1'])).out).toMatch(/\/welcome#invite_/)
+    expect((await cli(home, ['accounts', 'invite', 'root-1'])).out).toMatch(/\/welcome#invite_.*&name=root%40sessile\.example$/m)
   })
 
   it('says what is missing in a call', async () => {

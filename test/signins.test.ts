@@ -294,24 +294,3 @@ describe('a browser', () => {
     expect((await bob.get('/api/v1/account', { cookie })).body.account_id).toBe(bob.account_id)
   })
 })
-
-describe('GET /welcome', () => {
-  it('is a page of our own, whose script asks for nothing that the contract does not have', async () => {
-    const running = await run()
-    const response = await running.anyone.raw('GET', '/welcome')
-    expect(response.headers.get('content-security-policy')).toMatch(/script-src 'sha256-/)
-    const page = await response.text()
-    const { body } = await running.anyone.get('/openapi.json')
-    const asked = [...page.matchAll(/post\('([^']+)'/g)].map(([, path]) => path as string)
-    expect(asked).toEqual(['/api/v1/invitations/accept', '/api/v1/identity/finish'])
-    for (const path of asked) expect(Object.keys(body.paths)).toContain(path)
-  })
-
-  it('says of its address nothing that whoever made the link could have put there', async () => {
-    const running = await run()
-    const page = await (await running.anyone.raw('GET', '/welcome?error=x&error_description=call+this+number')).text()
-    expect(page).not.toContain('call this number')
-    expect([...page.matchAll(/back\.(?:get|has)\('(\w+)'\)/g)].map(([, name]) => name)).toEqual(['code', 'code', 'state', 'error'])
-    expect(page).not.toContain('say(back.get')
-  })
-})

@@ -167,11 +167,11 @@ const shownOf = (row: AccountRow): z.infer<typeof shown> => ({
 
 // --- administration ---------------------------------------------------------------------------------------------------
 
-/** A link, told once, and what is kept of it. The secret stands behind a `#`: browsers send that to nobody. */
-function newLink(now: number, secret: string) {
+/** A link, told once, and what is kept of it. What stands behind a `#` browsers send to nobody; the name is for the page to show. */
+function newLink({ now, secret, name }: { now: number; secret: string; name: string }) {
   const token = `invite_${secret}`
   const kept = { invitation_sha256: digest(token), expires_at: new Date(now + INVITATION_MS).toISOString() }
-  return { kept, told: { token, link: `/welcome#${token}` } }
+  return { kept, told: { token, link: `/welcome#${token}&name=${encodeURIComponent(name)}` } }
 }
 
 const withLink = z.looseObject({
@@ -206,7 +206,7 @@ const invite = command({
     if (read(accounts).get({ account_id })) throw refuse('account-exists', 'There is an account with this id.')
     const name = nameOf(input.name)
     if (read(accounts).get({ name })) throw refuse('name-taken', 'Another account has this name.')
-    const { kept, told } = newLink(now, secret())
+    const { kept, told } = newLink({ now, secret: secret(), name })
     reveal(told)
     const owner = { user_id: account_id, performer_id: caller.account_id }
     return [created(owner, { name, role: input.role }), invited(owner, kept)]
@@ -234,9 +234,9 @@ const reinvite = command({
   whose: () => [],
   refuses: { ...none, 'account-deactivated': 'refused' },
   decide: ({ input: { account_id }, caller, read, now, secret, refuse, reveal }) => {
-    if (known(read, account_id, refuse).deactivated_at !== null)
-      throw refuse('account-deactivated', 'The account has been deactivated.')
-    const { kept, told } = newLink(now, secret())
+    const { name, deactivated_at } = known(read, account_id, refuse)
+    if (deactivated_at !== null) throw refuse('account-deactivated', 'The account has been deactivated.')
+    const { kept, told } = newLink({ now, secret: secret(), name })
     reveal(told)
     return [invited({ user_id: account_id, performer_id: caller.account_id }, kept)]
   },
