@@ -31,27 +31,31 @@ const effort = full ? { rounds: 9, seconds: 5 } : { rounds: 3, seconds: 0.5 }
 process.once('SIGINT', () => process.exit(130))
 process.once('SIGTERM', () => process.exit(143))
 
-const rows: (Row & { of: string })[] = []
-const took: Record<string, number> = {}
-for (const [name, load] of chosen) {
-  const { question } = await load()
-  const began = performance.now()
-  const answered = await question(effort)
-  took[name] = Math.round((performance.now() - began) / 1000)
-  rows.push(...answered.map((row) => ({ of: name, ...row })))
-  for (const row of answered) console.log(line(row))
-  if (drawing && answered.length > 0) writePlot(name, answered)
+async function run(): Promise<void> {
+  const rows: (Row & { of: string })[] = []
+  const took: Record<string, number> = {}
+  for (const [name, load] of chosen) {
+    const { question } = await load()
+    const began = performance.now()
+    const answered = await question(effort)
+    took[name] = Math.round((performance.now() - began) / 1000)
+    rows.push(...answered.map((row) => ({ of: name, ...row })))
+    for (const row of answered) console.log(line(row))
+    if (drawing && answered.length > 0) writePlot(name, answered)
+  }
+  const results = { machine: machine(), versions: versions(), effort, took_seconds: took, left_out: [...leftOut], rows }
+  writeFileSync(new URL('./results.json', import.meta.url), `${JSON.stringify(results, null, 2)}\n`)
+  if (drawing) write('machine', whence())
+  const seconds = Object.values(took).reduce((sum, n) => sum + n, 0)
+  console.log(
+    `${seconds} s: ${Object.entries(took)
+      .map(([name, n]) => `${name} ${n}`)
+      .join(', ')}`,
+  )
+  for (const why of leftOut) console.log(`left out: ${why}`)
 }
-const results = { machine: machine(), versions: versions(), effort, took_seconds: took, left_out: [...leftOut], rows }
-writeFileSync(new URL('./results.json', import.meta.url), `${JSON.stringify(results, null, 2)}\n`)
-if (drawing) write('machine', whence())
-const seconds = Object.values(took).reduce((sum, n) => sum + n, 0)
-console.log(
-  `${seconds} s: ${Object.entries(took)
-    .map(([name, n]) => `${name} ${n}`)
-    .join(', ')}`,
-)
-for (const why of leftOut) console.log(`left out: ${why}`)
+
+void run()
 
 function line({ question, contender, unit, median, ratio, yardstick, note }: Row): string {
   const against = ratio === undefined ? '' : `${ratioOf(ratio)} ${yardstick}`

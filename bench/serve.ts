@@ -1,7 +1,7 @@
 // Sessile with its door open, in a child of its own, so that nobody who measures it shares its event loop. It does for
 // its parent what can only be done from within: fill its logs, make checkpoints, and look at its memory.
 
-import { serve } from '../src/app.ts'
+import { type Serving, serve } from '../src/app.ts'
 import { system } from '../src/core/sessile.ts'
 import { append, begun, configOf, end, type Session, said } from './sessile.ts'
 
@@ -9,8 +9,7 @@ const KEY = 'an-admin-key-for-the-benchmark-of-32-letters'
 const AT_ONCE = 200
 const MOST_IN_ARRAY = 100
 
-const serving = await serve({ config: { ...configOf(process.argv[2] as string), adminKey: KEY } })
-const { sessile } = serving
+let serving: Serving
 let checkpoints = 0
 let clock: NodeJS.Timeout | undefined
 let users = 0
@@ -23,7 +22,7 @@ const verbs = {
       const some = Array.from({ length: Math.min(AT_ONCE, left) }, () => `u${users++}`)
       made.push(...(await Promise.all(some.map((user_id) => oneSession(user_id, records, ended)))))
       // Lines are taken on faster than files are made for them; nothing measured here should be a refusal because of that.
-      if (records > 0) await sessile.recorder.settle()
+      if (records > 0) await serving.sessile.recorder.settle()
     }
     // An answer of a hundred thousand sessions is not asked for, and would be garbage where garbage is measured.
     return ended ? [] : made
@@ -31,7 +30,7 @@ const verbs = {
   /** From now on a checkpoint every so many milliseconds, or none; returns how many there have been. */
   async checkpoints({ every }: { every: number }) {
     clearInterval(clock)
-    if (every > 0) clock = setInterval(() => void sessile.recorder.checkpoint().then(() => checkpoints++), every)
+    if (every > 0) clock = setInterval(() => void serving.sessile.recorder.checkpoint().then(() => checkpoints++), every)
     return checkpoints
   },
   /** Stops as a service is stopped: everything lies in its file. */
@@ -39,12 +38,12 @@ const verbs = {
     await serving.stop()
   },
   async settle() {
-    await sessile.recorder.settle()
+    await serving.sessile.recorder.settle()
   },
   /** What is held when all that waits has been written and all garbage is gone. */
   async memory() {
-    await sessile.recorder.settle()
-    await sessile.recorder.checkpoint()
+    await serving.sessile.recorder.settle()
+    await serving.sessile.recorder.checkpoint()
     for (let i = 0; i < 3; i++) {
       globalThis.gc?.()
       await new Promise((resolve) => setTimeout(resolve, 20))
@@ -56,12 +55,12 @@ const verbs = {
 
 async function oneSession(user_id: string, records: number, ended: boolean): Promise<Session> {
   const by = { user_id, performer_id: 'device-7' }
-  const session_id = await begun(sessile, by)
+  const session_id = await begun(serving.sessile, by)
   for (let left = records; left > 0; left -= MOST_IN_ARRAY) {
     const body = Array.from({ length: Math.min(MOST_IN_ARRAY, left) }, () => said(user_id))
-    await sessile.perform(append, { body, path: { session_id }, caller: system })
+    await serving.sessile.perform(append, { body, path: { session_id }, caller: system })
   }
-  if (ended) await sessile.perform(end, { body: { ...by, session_id }, caller: system })
+  if (ended) await serving.sessile.perform(end, { body: { ...by, session_id }, caller: system })
   return { user_id, session_id }
 }
 
@@ -74,12 +73,17 @@ async function deviceKey(): Promise<string> {
   return ((await made.json()) as { secret: string }).secret
 }
 
-process.on('message', async ({ id, verb, input }: { id: number; verb: keyof typeof verbs; input: never }) => {
-  try {
-    process.send?.({ id, answer: await verbs[verb](input) })
-  } catch (error) {
-    process.send?.({ id, error: String(error) })
-  }
-})
-process.on('disconnect', () => process.exit())
-process.send?.({ port: Number(new URL(serving.url).port), key: await deviceKey() })
+async function open(): Promise<void> {
+  serving = await serve({ config: { ...configOf(process.argv[2] as string), adminKey: KEY } })
+  process.on('message', async ({ id, verb, input }: { id: number; verb: keyof typeof verbs; input: never }) => {
+    try {
+      process.send?.({ id, answer: await verbs[verb](input) })
+    } catch (error) {
+      process.send?.({ id, error: String(error) })
+    }
+  })
+  process.on('disconnect', () => process.exit())
+  process.send?.({ port: Number(new URL(serving.url).port), key: await deviceKey() })
+}
+
+void open()

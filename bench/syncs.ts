@@ -96,4 +96,5 @@ function rowOf({ name, records }: Told, counts: Map<string, number>): Row {
 }
 
 const [, script, which] = process.argv
-if (script === fileURLToPath(import.meta.url)) process.stdout.write(JSON.stringify(await write(which as keyof typeof durable)))
+if (script === fileURLToPath(import.meta.url))
+  void write(which as keyof typeof durable).then((written) => process.stdout.write(JSON.stringify(written)))

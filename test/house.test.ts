@@ -302,7 +302,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
-  'src/load.mjs': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/
+  'src/load.mjs': ['require', 'mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/; what it runs asks for packages
 }
 
 interface Use {

@@ -1,0 +1,86 @@
+// How a command starts: what its source becomes is kept, believed only where it is whole, and made anew when the source changes.
+
+import { spawn } from 'node:child_process'
+import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { describe, expect, it } from 'vitest'
+import { makeHome } from './harness.ts'
+
+const root = new URL('../', import.meta.url).pathname
+
+/** A copy of this house, with packages that are links and a place of its own to keep things in. */
+function houseApart(): string {
+  const house = makeHome()
+  for (const name of ['src', 'schemas', 'package.json', 'package-lock.json'])
+    cpSync(join(root, name), join(house, name), { recursive: true })
+  mkdirSync(join(house, 'node_modules'))
+  for (const name of readdirSync(join(root, 'node_modules')))
+    if (!name.startsWith('.')) symlinkSync(join(root, 'node_modules', name), join(house, 'node_modules', name))
+  return house
+}
+
+/** What a command says, when it is started there. */
+async function start(house: string): Promise<string> {
+  const child = spawn(process.execPath, [join(house, 'src', 'sessile.mjs'), 'help'], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)])
+  expect(err).toBe('')
+  return out
+}
+
+const cache = (house: string) => join(house, 'node_modules', '.cache', 'sessile')
+const kept = (house: string) => readdirSync(cache(house)).map((name) => join(cache(house), name))
+const when = (files: string[]) => files.map((file) => `${file} ${statSync(file).ino}`)
+const HELP = /^sessile: the record of sessions\n/
+
+describe('a start', () => {
+  it('keeps what it made, for whoever starts next, and takes it as it is', async () => {
+    const house = houseApart()
+    expect(await start(house)).toMatch(HELP)
+    const files = kept(house)
+    expect(files.map((file) => file.replace(/.*\/cli-[0-9a-f]{16}/, ''))).toEqual(['.cjs', '.v8'])
+    for (const file of files) expect(statSync(file).mode & 0o777).toBe(0o644)
+    // Then V8 could not go by what is kept.
+    expect(readFileSync(files[0] as string, 'utf8')).not.toMatch(/\bimport\([^)]/)
+    const before = when(files)
+    expect(await start(house)).toMatch(HELP)
+    expect(when(kept(house))).toEqual(before)
+  })
+
+  it.each([
+    ['the script was cut', 0, (file: string) => truncateSync(file, 1000)],
+    [
+      'a letter of the script is another',
+      0,
+      (file: string) => writeFileSync(file, readFileSync(file, 'utf8').replace('of sessions', 'of delusion')),
+    ],
+    ['what V8 made of it was cut', 1, (file: string) => truncateSync(file, 1000)],
+    ['what V8 made of it is empty', 1, (file: string) => truncateSync(file, 0)],
+  ])('makes it anew where %s', async (_, which, harm) => {
+    const house = houseApart()
+    await start(house)
+    const file = kept(house)[which] as string
+    const [before, bytes] = [when(kept(house)), readFileSync(file).length]
+    harm(file)
+    expect(await start(house)).toMatch(HELP)
+    expect(when(kept(house))).not.toEqual(before)
+    expect(readFileSync(file).length).toBeGreaterThan(bytes / 2)
+  })
+
+  it('runs the source as it is now, and keeps nothing of what it was', async () => {
+    const house = houseApart()
+    await start(house)
+    const before = kept(house)
+    const info = join(house, 'src', 'cli', 'info.ts')
+    writeFileSync(info, readFileSync(info, 'utf8').replace('Tell what is in', 'Tell what was in'))
+    expect(await start(house)).toMatch('Tell what was in')
+    expect(kept(house)).toHaveLength(2)
+    expect(kept(house)).not.toEqual(before)
+  })
+
+  it('does without where nothing can be kept', async () => {
+    const house = houseApart()
+    writeFileSync(join(house, 'node_modules', '.cache'), '')
+    expect(await start(house)).toMatch(HELP)
+  })
+})
