@@ -108,9 +108,7 @@ describe('GET /welcome', () => {
     const running = await run()
     const says = async (search: string) => (await open(running, `/welcome?${search}`)).says()
     for (const search of ['error=access_denied&error_description=Call+Eve', 'error=Call+Eve'])
-      expect(await says(search)).toBe(
-        'The identity provider has not signed you in. Try again, or ask whoever invited you.',
-      )
+      expect(await says(search)).toBe('The identity provider has not signed you in. Try again, or ask whoever invited you.')
     expect(await says('error_description=Call+Eve')).toMatch(/^This page is opened by a link/)
   })
 })

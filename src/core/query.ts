@@ -76,12 +76,22 @@ export class Listed {
     this.items = items
   }
 
+  /** The same, its first item made: what cannot be told is refused before it is written down that it was told. */
+  async begun(): Promise<Listed> {
+    const items = this.items[Symbol.asyncIterator]()
+    return new Listed(this.about, this.name, goOn(await items.next(), items))
+  }
+
   /** The answer in one piece, for whoever can hold it. */
   async whole(): Promise<object> {
     const items: unknown[] = []
     for await (const item of this.items) items.push(item)
     return { ...this.about, [this.name]: items }
   }
+}
+
+async function* goOn(first: IteratorResult<unknown>, rest: AsyncIterator<unknown>): AsyncGenerator<unknown> {
+  for (let next = first; !next.done; next = await rest.next()) yield next.value
 }
 
 export interface Query<I = unknown> {

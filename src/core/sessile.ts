@@ -10,7 +10,7 @@ import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
 import { type Log, type PlacedLine, userOf } from './log.ts'
 import { type Caller, demandFactor, permit, permitPerformer, permits, reach } from './policy.ts'
-import { type Query, Slice } from './query.ts'
+import { Listed, type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
@@ -116,8 +116,9 @@ export class Sessile {
   async ask(query: Query, question: Question): Promise<unknown> {
     const { trace = this.#traceOf(query, question.caller) } = question
     const answer = await this.#concealing(query, this.#ask(query, { ...question, trace }))
+    const begun = answer instanceof Listed ? await answer.begun() : answer
     await this.note(trace)
-    return answer
+    return begun
   }
 
   /** What would be answered now to a question that was answered before, and noted then. */
