@@ -8,12 +8,15 @@ import {
   type Json,
   later,
   linesIn,
+  logBytes,
   type Reply,
   type Running,
   refused,
   run,
   type SignedIn,
   said,
+  sendingLines,
+  trailOf,
 } from './harness.ts'
 
 const assign = { therapist_id: 'thea', user_id: 'ada', relationship_type: 'primary' }
@@ -365,6 +368,41 @@ describe('a stream that somebody follows', () => {
     const next = await following(ada, session_id)
     await running.admin.post('/api/v1/accounts/ada/role', { role: 'patient' })
     expect(await next()).toBe(withdrawn('forbidden'))
+  })
+})
+
+describe('a stream of records that somebody sends', () => {
+  const noted = said('noted', { performer_id: 'thea' })
+
+  it.each([
+    ['the account is deactivated', ({ admin }: Running) => admin.post('/api/v1/accounts/thea/deactivate', {})],
+    ['they sign out', (_: Running, thea: Client) => thea.post('/api/v1/sign-out', {})],
+  ])('ends with the next line, and says why, when %s', async (_, withdraw) => {
+    const { running, thea, session_id } = await clinic()
+    await assigned(running)
+    const { send, over } = sendingLines(thea, session_id, { 'x-request-id': 'the-stream' })
+    expect(await send(noted)).toMatchObject([{ performer_id: 'thea' }])
+    await withdraw(running, thea)
+    const before = logBytes(running)
+    expect(await send(noted, noted, noted)).toMatchObject([{ status: 401, reason: 'unauthenticated' }])
+    expect(await over()).toBe(true)
+    expect(logBytes(running)).toBe(before)
+    const told = trailOf(running).filter(({ data }) => data.request_id === 'the-stream')
+    expect(told.map(({ performer_id, data }) => [performer_id, data.reason])).toEqual([['thea', 'unauthenticated']])
+  })
+
+  it('takes no line more for a user of whom they no longer take care', async () => {
+    const { running, thea, session_id } = await clinic()
+    const assignment_id = await assigned(running)
+    const { send, end } = sendingLines(thea, session_id)
+    expect(await send(noted)).toMatchObject([{ performer_id: 'thea' }])
+    await running.admin.post(`/api/v1/assignments/${assignment_id}/end`, {})
+    const before = logBytes(running)
+    expect(await send(noted, noted)).toMatchObject(Array(2).fill({ status: 403, reason: 'forbidden' }))
+    expect(logBytes(running)).toBe(before)
+    await assigned(running)
+    expect(await send(noted)).toMatchObject([{ performer_id: 'thea' }])
+    expect(await end()).toBe(true)
   })
 })
 

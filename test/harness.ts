@@ -128,6 +128,39 @@ export const said = (text: string, more: object = {}) => ({
   ...more,
 })
 
+/** A stream of records that is being sent: its lines one by one, each with what is answered to it. */
+export function sendingLines(client: Client, session_id: string, headers: Record<string, string> = {}) {
+  let sender: ReadableStreamDefaultController<Uint8Array> | undefined
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => {
+      sender = controller
+    },
+  })
+  const init = { body, duplex: 'half' as const, headers: { 'content-type': 'application/x-ndjson', ...headers } }
+  const answered = client.raw('POST', `/api/v1/sessions/${session_id}/records`, init)
+  const reading = answered.then((response) =>
+    (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader(),
+  )
+  const send = async (...lines: unknown[]): Promise<Json[]> => {
+    sender?.enqueue(new TextEncoder().encode(lines.map((line) => `${JSON.stringify(line)}\n`).join('')))
+    let text = ''
+    for (let done = false; !done && text.split('\n').length <= lines.length; ) {
+      const next = await (await reading).read()
+      text += next.value ?? ''
+      done = next.done
+    }
+    return text.split('\n').flatMap((line) => (line === '' ? [] : JSON.parse(line)))
+  }
+  /** Sends no more; was that all? */
+  const end = async () => {
+    sender?.close()
+    return (await (await reading).read()).done
+  }
+  /** Is it over, although more could be sent? */
+  const over = async () => (await (await reading).read()).done
+  return { answered, send, end, over }
+}
+
 export interface Running extends Serving {
   home: string
   admin: Client

@@ -5,7 +5,20 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { BadConfig, type Config, readConfig } from '../src/config.ts'
 import { bounds } from '../src/core/bounds.ts'
-import { Client, clockAt, later, makeHome, PASSWORD, type Reply, type Running, refused, run } from './harness.ts'
+import {
+  Client,
+  clockAt,
+  later,
+  makeHome,
+  PASSWORD,
+  type Reply,
+  type Running,
+  refused,
+  run,
+  said,
+  sendingLines,
+  trailOf,
+} from './harness.ts'
 
 /** Sessile with these settings, as a deployment writes them, and a clock that stands. */
 async function limited(env: Record<string, string>) {
@@ -93,6 +106,15 @@ describe('the limit of an address', () => {
     expect(await statusesOf(9, () => anyone.get('/healthz'))).toEqual(Array(9).fill(200))
     clock.pass(10)
     expect((await anyone.get('/api/v1/sessions')).status).toBe(401)
+  })
+
+  it('counts what is no request to begin with, so that nobody fills the trail with it', async () => {
+    const running = await limited({ SESSILE_LIMIT_REQUESTS: '3' })
+    const long = () => running.anyone.get(`/api/v1/sessions?${'x'.repeat(5000)}`)
+    const statuses = await statusesOf(6, long)
+    expect(statuses).toEqual([414, 414, 414, 429, 429, 429])
+    const reasons = trailOf(running).map(({ data }) => data.reason)
+    expect(reasons).toEqual(['target-too-long', 'target-too-long', 'target-too-long', 'too-many-requests'])
   })
 
   it('counts whoever refreshes a sign-in, which is no attempt at a name', async () => {
@@ -382,3 +404,20 @@ describe('the limit of an account', () => {
 })
 
 const everywhereElse = (i: number) => `192.0.2.${i}`
+
+describe('a stream of records', () => {
+  it('ends where as many of its lines are refused as requests may be made, and of what is recorded nothing counts', async () => {
+    const running = await limited({ SESSILE_LIMIT_REQUESTS: '9' })
+    const { session_id } = (await running.admin.start({ kind: 'workflow' })).body
+    const ada = await running.admin.account({ account_id: 'ada' })
+    running.clock.pass(60)
+    const mine = said('hello', { performer_id: 'ada' })
+    const { send, over } = sendingLines(ada, session_id)
+    for (let i = 0; i < 12; i++) expect(await send(mine)).toMatchObject([{ type: 'transcript.said' }])
+    const noted = () => trailOf(running).filter(({ performer_id }) => performer_id === 'ada')
+    const lines = await send(...Array(300).fill({ ...mine, type: 'nonsense' }))
+    expect(lines.map(({ reason }) => reason)).toEqual([...Array(8).fill('unknown-type'), ...Array(292).fill('too-many-requests')])
+    expect(noted().map(({ data }) => data.reason)).toEqual([...Array(8).fill('unknown-type'), 'too-many-requests'])
+    expect(await over()).toBe(true)
+  })
+})

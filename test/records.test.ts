@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { runOnFailingDisk } from './failing.ts'
-import { linesIn, refused, run, said, sessionFile } from './harness.ts'
+import { linesIn, refused, run, said, sendingLines, sessionFile } from './harness.ts'
 
 const features = {
   type: 'features.extracted',
@@ -216,25 +216,10 @@ describe('records.append as a stream', () => {
   it('answers the first line while the second has yet to come', async () => {
     const sessile = await run()
     const { body } = await sessile.admin.start()
-    let send: ReadableStreamDefaultController<Uint8Array> | undefined
-    const lines = new ReadableStream<Uint8Array>({
-      start: (controller) => {
-        send = controller
-      },
-    })
-    const line = (text: string) => send?.enqueue(new TextEncoder().encode(`${JSON.stringify(said(text))}\n`))
-    const asking = sessile.admin.raw('POST', `/api/v1/sessions/${body.session_id}/records`, {
-      body: lines,
-      duplex: 'half',
-      headers: { 'content-type': 'application/x-ndjson' },
-    })
-    line('one')
-    const reader = ((await asking).body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader()
-    expect(JSON.parse((await reader.read()).value ?? '')).toMatchObject({ seq: 2, text: 'one' })
-    line('two')
-    expect(JSON.parse((await reader.read()).value ?? '')).toMatchObject({ seq: 3, text: 'two' })
-    send?.close()
-    expect((await reader.read()).done).toBe(true)
+    const { send, end } = sendingLines(sessile.admin, body.session_id)
+    expect(await send(said('one'))).toMatchObject([{ seq: 2, text: 'one' }])
+    expect(await send(said('two'))).toMatchObject([{ seq: 3, text: 'two' }])
+    expect(await end()).toBe(true)
   })
 
   it('waits where more comes than can be recorded at once, and no line is refused', async () => {

@@ -18,7 +18,7 @@ import { type Begun, pour, type Still } from './flow.ts'
 import { AnswerHeaders, emergencyOf, type Reached, traceOf } from './headers.ts'
 import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
-import { checkRequest, hasBody } from './request.ts'
+import { hasBody } from './request.ts'
 
 export type Routed = Context<{ Bindings: HttpBindings }>
 
@@ -93,7 +93,6 @@ export class Frame {
     const asked: Asked = { id, route, door, incoming, hold, path: c.req.param(), c, address, trace }
     let given: Given
     try {
-      checkRequest(incoming)
       given = await answer(asked)
     } catch (error) {
       given = this.#refuse(asked, await this.traced(this.#tells(asked, error) ? trace : undefined, error))

@@ -1,5 +1,5 @@
 // A stream of records, one JSON object a line, answered line by line while it is still coming. A line that is refused
-// is answered with its problem and the stream goes on.
+// is answered with its problem and the stream goes on, for as long as its sender may send.
 
 import type { Command } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
@@ -25,8 +25,8 @@ interface Parts {
   asking: Omit<Asking, 'caller' | 'body'>
   /** Who is asking by now: a stream may last for hours. */
   who: () => Proved | Promise<Proved>
-  /** Tells the trail of a line that is refused; gives what its sender is told. */
-  traced: (trace: Asking['trace'], error: unknown) => Promise<unknown>
+  /** Tells the trail of a line that is refused; gives what its sender is told, and whether that is all that they may send. */
+  traced: (trace: Asking['trace'], error: unknown) => Promise<{ error: unknown; last: boolean }>
   broke: (error: unknown) => void
 }
 
@@ -35,6 +35,7 @@ export async function* answerLines(
   body: ReadableStream<Uint8Array>,
 ): Flow {
   let number = 0
+  let ended = false
   const answer = async (line: Uint8Array | Refusal, caller: Proved): Promise<string> => {
     // Each line of a named stream has a name of its own, so that a stream that broke off can be sent again.
     const key = asking.key === undefined ? undefined : `${asking.key} ${++number}`
@@ -47,7 +48,8 @@ export async function* answerLines(
       if (trace) trace.caller = caller
       return JSON.stringify(await sessile.perform(command, { ...asking, caller, body: parseJson(line), key, trace }))
     } catch (refused) {
-      const error = await traced(trace, refused)
+      const { error, last } = await traced(trace, refused)
+      if (last) ended = true
       if (!(error instanceof Refusal)) broke(error)
       return JSON.stringify(problemOf(error, command.door))
     } finally {
@@ -56,7 +58,6 @@ export async function* answerLines(
   }
   const waiting: Promise<string>[] = []
   const lines = linesIn(body, burden)
-  let ended = false
 
   // Lines are taken on as they come; answers leave in the same order, all that are ready in one piece.
   const take = async () => {
@@ -66,8 +67,12 @@ export async function* answerLines(
       for (const line of next.value) {
         // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
         while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
-        const proved = who()
-        waiting.push(answer(line, proved instanceof Promise ? await proved : proved))
+        const asked = who()
+        const proved = asked instanceof Promise ? await asked : asked
+        if (ended) break
+        waiting.push(answer(line, proved))
+        // Whoever may send no more is told so once, whatever else they have sent. What passes by itself is no reason.
+        if (proved instanceof Refusal && proved.kind !== 'unavailable') ended = true
       }
     }
   }

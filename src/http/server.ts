@@ -10,7 +10,8 @@ import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
 import { type Caller, isOpen, nobody, unproved } from '../core/policy.ts'
 import { Listed, type Query, Slice } from '../core/query.ts'
-import type { Sessile } from '../core/sessile.ts'
+import type { Asking, Sessile } from '../core/sessile.ts'
+import { isTelling } from '../core/trail.ts'
 import { readJson } from './body.ts'
 import type { Hold } from './burden.ts'
 import { atOnce, begin, type Still } from './flow.ts'
@@ -22,7 +23,7 @@ import { abide, type Limits } from './limits.ts'
 import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
-import { hasBody, mediaType, parametersOf } from './request.ts'
+import { checkRequest, hasBody, mediaType, parametersOf } from './request.ts'
 import { Rights } from './rights.ts'
 import { listedAsJson, sliceAsJson, sliceAsLines } from './slice.ts'
 
@@ -97,7 +98,7 @@ export class Door {
     const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
     const get = (path: string, answer: (asked: Asked) => Given) =>
-      this.app.get(path, (c) => this.frame.answer(c, path, 'api', async (asked) => answer(asked)))
+      this.app.get(path, (c) => this.#answer(c, path, 'api', async (asked) => answer(asked)))
     // Whoever keeps it running asks these two as often as they like.
     get('/healthz', () => json({ status: 'alive' }))
     get('/readyz', () => {
@@ -109,7 +110,7 @@ export class Door {
     get('/docs', (asked) => this.#toAnybody(asked, docs))
     get('/welcome', (asked) => this.#toAnybody(asked, welcome))
     this.app.notFound((c) =>
-      this.frame.answer(c, 'none', 'api', async (asked) => {
+      this.#answer(c, 'none', 'api', async (asked) => {
         this.#countPlace(asked)
         const methods = this.#methodsAt(c.req.path)
         if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
@@ -121,6 +122,20 @@ export class Door {
     )
     // What the router itself cannot take.
     this.app.onError((error, c) => this.frame.answer(c as Routed, 'none', 'api', () => Promise.reject(error)))
+  }
+
+  /** What is no request to begin with counts like one of somebody who has proved nothing: its refusals fill no trail, either. */
+  #answer(...[c, route, door, answer, at]: Parameters<Frame['answer']>): Promise<Response> {
+    const checked: typeof answer = async (asked) => {
+      try {
+        checkRequest(asked.incoming)
+      } catch (error) {
+        this.#countPlace(asked)
+        throw error
+      }
+      return answer(asked)
+    }
+    return this.frame.answer(c, route, door, checked, at)
   }
 
   /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
@@ -136,13 +151,7 @@ export class Door {
   #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
     this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.frame.answer(
-        c,
-        path,
-        what.door,
-        (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what))),
-        at,
-      ),
+      this.#answer(c, path, what.door, (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what))), at),
     )
   }
 
@@ -226,7 +235,7 @@ export class Door {
     const asking = { path, key, trace, tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
       const broke = (error: unknown) => this.frame.note(asked, error)
-      const traced: Frame['traced'] = (trace, error) => this.frame.traced(trace, error)
+      const traced = (trace: Asking['trace'], error: unknown) => this.#lineRefused(caller, trace, error)
       const who = this.#rights.lasting(shownBy(incoming), async () => this.#callerNow(incoming).catch(asRefusal))
       const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, who, traced, broke }
       const body = atOnce(answerLines(parts, c.req.raw.body ?? new Blob([]).stream()))
@@ -241,6 +250,18 @@ export class Door {
     if (!command.carries) return json(answer, status)
     const { told, cookies } = identify.carry(answer)
     return { ...json(told, status), cookies }
+  }
+
+  /** A line that is refused counts as a request of its own: no stream fills the trail faster than requests could. */
+  async #lineRefused(caller: Caller, trace: Asking['trace'], error: unknown): Promise<{ error: unknown; last: boolean }> {
+    if (!isTelling(error)) return { error, last: false }
+    const counted: Pick<Asked, 'standing'> = {}
+    try {
+      abide(counted, this.#parts.limits.ofCaller(caller))
+    } catch (tooMany) {
+      return { error: await this.frame.traced(counted.standing?.first ? trace : undefined, tooMany), last: true }
+    }
+    return { error: await this.frame.traced(trace, error), last: false }
   }
 
   /** Somebody is about to prove who they are. */
