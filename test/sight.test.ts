@@ -177,6 +177,26 @@ describe('the lines of a log', () => {
     expect(await lines(ada, session_id)).toEqual(recorded.map(({ salt: _, hash: __, ...rest }) => rest))
   })
 
+  it('come to a patient without the name of their request, a digest of all that was recorded with them', async () => {
+    const { running, session_id, ada, thea } = await scene([])
+    const both = await running.admin.append(session_id, [said('one'), flagged], { 'idempotency-key': 'both' })
+    expect(both.status).toBe(201)
+    const streamed = async (client: Client) => (await followed(client, session_id)).map(({ data }) => data).join()
+    const told = async (client: Client) => [
+      JSON.stringify((await client.get(`/api/v1/sessions/${session_id}/records`)).body),
+      JSON.stringify(await lines(client, session_id)),
+      await streamed(client),
+    ]
+    for (const text of await told(thea)) expect(text.match(/"command_id"/g)).toHaveLength(2)
+    for (const text of await told(ada)) {
+      expect(text).toContain('"text":"one"')
+      expect(text).not.toContain('command_id')
+    }
+    const quoting = said('"command_id":"a.b","data":', { performer_id: 'ada' })
+    await ada.append(session_id, quoting, { 'idempotency-key': 'quoting' })
+    expect((await lines(ada, session_id)).at(-1)).toMatchObject({ data: quoting.data })
+  })
+
   it('are refused where the log is damaged, whoever reads it', async () => {
     const { running, session_id, ada } = await clinic()
     running.sessile.log.settle()

@@ -122,8 +122,8 @@ export class Sessile {
   }
 
   /** What would be answered now to a question that was answered before, and noted then. */
-  askAgain(query: Query, { input, caller }: Question): Promise<unknown> {
-    return this.#concealing(query, this.#ask(query, { input, caller, trace: this.#traceOf(query, caller) }))
+  askAgain(query: Query, { input, caller, trace = this.#traceOf(query, caller) }: Question): Promise<unknown> {
+    return this.#concealing(query, this.#ask(query, { input, caller, trace }))
   }
 
   /** What is out of reach looks as if it were not there, where that is wished for. */
@@ -228,6 +228,7 @@ export class Sessile {
       if (rest) await rest
       if (!line || seq <= after) continue
       const record = parseLine(line)
+      if (!isErased(record) && part.sight !== 'whole') delete record.command_id
       yield isErased(record) ? record : Object.assign(this.gathered.events.upcast(record), { seq })
     }
   }

@@ -1,5 +1,6 @@
 // Sight: how much of a log a reader is told. Who may not read notes is told of a log as if its clinical records had never
-// been written: the others are numbered anew, and without their seals, which would tell of a line that was left out.
+// been written: the others are numbered anew, and without what would tell of a line that was left out: their seals, and
+// the names of requests, which are digests of all that was recorded with them.
 
 import type { Events } from './event.ts'
 import type { PlacedLine } from './log.ts'
@@ -43,11 +44,14 @@ export const hides = (sight: Sight, type: string, events: Events): boolean =>
 
 const SEQ = /^(\{"record_id":"[0-9a-f-]{36}","seq":)\d+/
 
-/** A line as it is told: the very bytes; or under the number that this reader knows it by, and without its seal. */
+/** A line as it is told: the very bytes; or under the number that this reader knows it by, without its seal and its request. */
 export function asTold(line: Buffer, seq: number, sight: Sight): Buffer {
   if (sight === 'whole') return line
   const content = line.toString('utf8', 0, line.length - SEAL_LENGTH)
-  return Buffer.from(`${content.replace(SEQ, (_, before: string) => before + seq)}}`)
+  // Nothing in an envelope needs quoting: the first of each is its own.
+  const data = content.indexOf(',"data":')
+  const [envelope = ''] = content.slice(0, data).split(',"command_id":')
+  return Buffer.from(`${envelope.replace(SEQ, (_, before: string) => before + seq)}${content.slice(data)}}`)
 }
 
 /** What was recorded as it is told to whoever knows it by another number, or by none. */
