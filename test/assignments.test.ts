@@ -288,6 +288,20 @@ describe('X-Emergency-Access', () => {
     expect(banner(await running.admin.get(`/api/v1/sessions/${session_id}`))).toBeNull()
   })
 
+  it('stands on a stream of records before its first line is known', async () => {
+    const { running, thea, session_id } = await clinic()
+    await assigned(running, { user_id: 'bob' })
+    const streamed = async () => {
+      const { answered, send, end } = sendingLines(thea, session_id)
+      await send(said('noted', { performer_id: 'thea' }))
+      await end()
+      return (await answered).headers.get('x-emergency-access')
+    }
+    expect(await streamed()).toBeNull()
+    await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    expect(await streamed()).toBe(UNTIL)
+  })
+
   it('does not stand where the user has been assigned meanwhile', async () => {
     const { running, thea, session_id } = await clinic()
     await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
@@ -359,6 +373,21 @@ describe('a stream that somebody follows', () => {
     expect(await next()).toBe(': still here\n\n')
     clock.move(60)
     expect(await next()).toBe(withdrawn('session-not-found'))
+  })
+
+  it('ends where emergency access takes the place of an assignment: that must be asked for as such', async () => {
+    timed()
+    const { running, thea, session_id } = await clinic()
+    const assignment_id = await assigned(running)
+    await thea.post('/api/v1/emergency-access', { user_id: 'ada', reason: why })
+    const next = await following(thea, session_id)
+    expect(await next()).toBe(': still here\n\n')
+    await running.admin.post(`/api/v1/assignments/${assignment_id}/end`, {})
+    expect(await next()).toBe(withdrawn('forbidden'))
+    const again = await following(thea, session_id)
+    expect(await again()).toBe(': still here\n\n')
+    await assigned(running)
+    expect(await again()).toBe(': still here\n\n')
   })
 
   it('ends for whoever sees less of it than before', async () => {

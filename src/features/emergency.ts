@@ -72,7 +72,7 @@ const shown = z.object({
 
 const take = command({
   at: 'POST /api/v1/emergency-access',
-  does: 'Take emergency access to a user’s data, for a reason and for an hour. It is recorded, and the admin and the user see it.',
+  does: 'Take emergency access to a user’s data, for a reason and for an hour. It is recorded, the admin sees it, and the user what is looked at by it.',
   may: 'break glass',
   makes: true,
   input: z.strictObject({ user_id: opaqueId, reason: reason.describe('why it cannot wait, in plain words') }),

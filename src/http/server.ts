@@ -11,13 +11,13 @@ import type { Gathered } from '../core/feature.ts'
 import { type Caller, isOpen, nobody, unproved } from '../core/policy.ts'
 import { Listed, type Query, Slice } from '../core/query.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
-import { isTelling } from '../core/trail.ts'
+import { isTelling, type Trace } from '../core/trail.ts'
 import { readJson } from './body.ts'
 import type { Hold } from './burden.ts'
 import { atOnce, begin, type Still } from './flow.ts'
 import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
-import { policyOf } from './headers.ts'
+import { emergencyOf, policyOf } from './headers.ts'
 import type { Identify } from './identify.ts'
 import { abide, type Limits } from './limits.ts'
 import { answerLines } from './ndjson.ts'
@@ -239,7 +239,9 @@ export class Door {
       const who = this.#rights.lasting(shownBy(incoming), async () => this.#callerNow(incoming).catch(asRefusal))
       const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, who, traced, broke }
       const body = atOnce(answerLines(parts, c.req.raw.body ?? new Blob([]).stream()))
-      return { status: success.done, type: NDJSON, body }
+      // Whose data its lines will be about is not known yet: it says of all whom it may reach by emergency alone.
+      const headers = emergencyOf({ caller, users: [...(caller.emergencies?.keys() ?? [])] })
+      return { status: success.done, type: NDJSON, body, ...(headers ? { headers } : {}) }
     }
     const read = hasBody(incoming) ? await this.#read(asked, command, caller) : { body: {}, caller }
     const status = command.makes ? success.made : success.done
@@ -283,22 +285,23 @@ export class Door {
       ? await this.#read(asked, query, admitted)
       : { body: parametersOf(incoming.url ?? ''), caller: admitted }
     const input = { ...(body as object), ...path }
+    const last = lastEventId(incoming.headers['last-event-id'] as string | undefined)
     const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
     if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)
     const sight = answer instanceof Slice ? answer.sight : ''
-    const same = `${incoming.url} ${sight} ${shownBy(incoming)}`
-    const still = this.#rights.lasting(same, () => this.#refusalNow(incoming, query, input, sight))
+    const urgent = emergencyOf(trace) !== undefined
+    const same = `${incoming.url} ${sight} ${urgent} ${shownBy(incoming)}`
+    const still = this.#rights.lasting(same, () => this.#refusalNow(incoming, query, input, { sight, urgent }))
     const status = success.done
     if (answer instanceof Listed) return { status, type: JSON_TYPE, body: await begin(listedAsJson(answer), hold), still }
-    if (answer.follow) return this.#follow(answer, still, asked)
+    if (answer.follow) return this.#follow(answer, last, still, asked)
     if (incoming.headers.accept?.includes(NDJSON))
       return { status, type: NDJSON, body: await begin(sliceAsLines(this.#sessile, answer), hold), still }
     return { status, type: JSON_TYPE, body: await sliceAsJson(this.#sessile, answer, hold) }
   }
 
-  #follow(slice: Slice, still: Still, asked: Asked): Given {
-    const last = asked.incoming.headers['last-event-id'] as string | undefined
-    const resumed = { ...slice, after: lastEventId(last) ?? slice.after }
+  #follow(slice: Slice, last: number | undefined, still: Still, asked: Asked): Given {
+    const resumed = { ...slice, after: last ?? slice.after }
     const following = { sessile: this.#sessile, slice: resumed, still, broke: (error: unknown) => this.frame.note(asked, error) }
     const body = (outgoing: ServerResponse) => this.#followers.follow(following, outgoing)
     return { status: success.done, type: 'text/event-stream', body }
@@ -310,10 +313,19 @@ export class Door {
   }
 
   /** Why a question that was answered is not answered any more, or not as far; what passes by itself is no reason. */
-  async #refusalNow(incoming: IncomingMessage, query: Query, input: unknown, sight: string): Promise<Refusal | undefined> {
+  async #refusalNow(
+    incoming: IncomingMessage,
+    query: Query,
+    input: unknown,
+    before: { sight: string; urgent: boolean },
+  ): Promise<Refusal | undefined> {
     try {
-      const now = await this.#sessile.askAgain(query, { input, caller: await this.#callerNow(incoming) })
-      if (!(now instanceof Slice) || now.sight === sight) return undefined
+      const caller = await this.#callerNow(incoming)
+      const trace: Trace = { request_id: '', route: query.at, caller, users: [] }
+      const now = await this.#sessile.askAgain(query, { input, caller, trace })
+      // What rests on emergency access from now on must be asked for as such.
+      const same = !(now instanceof Slice) || now.sight === before.sight
+      if (same && (before.urgent || emergencyOf(trace) === undefined)) return undefined
       return new Refusal('forbidden', 'forbidden', 'This caller no longer sees all of it.')
     } catch (error) {
       const refusal = asRefusal(error)
