@@ -9,7 +9,20 @@ import { features } from '../src/features/index.ts'
 import { projectionOf } from '../src/log/shelf.ts'
 import { settingsOf } from './config.ts'
 import { runOnFailingDisk } from './failing.ts'
-import { type Client, cli, clockAt, type Json, makeHome, type Reply, type Running, refused, run, said, trailOf } from './harness.ts'
+import {
+  type Client,
+  cli,
+  clockAt,
+  type Json,
+  logBytes,
+  makeHome,
+  type Reply,
+  type Running,
+  refused,
+  run,
+  said,
+  trailOf,
+} from './harness.ts'
 
 const DAY = '2031-05-02'
 
@@ -148,6 +161,29 @@ describe('the trail', () => {
       ['unknown-type', ['ada']],
       ['session-user-mismatch', ['bob', 'ada']],
     ])
+  })
+
+  it('names everybody of whom a request was, in as many records as that takes', async () => {
+    const { running, session_id } = await clinic()
+    const many = Array.from({ length: 1000 }, (_, i) => said('x', { user_id: `user-${i}` }))
+    const before = logBytes(running)
+    const { status, body } = await running.admin.append(session_id, many)
+    expect([status, body.reason]).toEqual([403, 'session-user-mismatch'])
+    expect(logBytes(running)).toBe(before)
+    const told = toldOf(running, body.request_id)
+    expect(told.map(({ data }) => [data.reason, data.users.length])).toEqual([
+      ['session-user-mismatch', 1000],
+      ['session-user-mismatch', 1],
+    ])
+    expect(told[1].user_id).toBe('ada')
+  })
+
+  it('tells nothing twice: what does not fit was not read', async () => {
+    const { running, session_id } = await clinic()
+    const headers = { 'last-event-id': 'the last one' }
+    const path = `/api/v1/sessions/${session_id}/records?follow=1`
+    const { request_id } = await refused(running, () => running.admin.get(path, headers), 422, 'invalid')
+    expect(toldOf(running, request_id).map(({ type }) => type)).toEqual(['audit.refused'])
   })
 
   it('has a log for each day, and takes the next part of the day where one is damaged', async () => {
@@ -306,6 +342,26 @@ describe('GET /api/v1/users/{user_id}/access', () => {
     })
   })
 
+  it('tells nobody of an emergency that others had', async () => {
+    const { running, ada, bob, thea } = await clinic()
+    await thea.post('/api/v1/emergency-access', { user_id: 'bob', reason: 'He calls and cannot be understood' })
+    const { headers } = await thea.get('/api/v1/sessions')
+    expect(headers.get('x-emergency-access')).toMatch(/^bob;/)
+    const first = async (client: Client, user: string) => (await client.get(`/api/v1/users/${user}/access`)).body.looks[0]
+    expect(await first(ada, 'ada')).toMatchObject({ account_id: 'thea', did: 'seen a list of sessions', emergency: false })
+    expect(await first(bob, 'bob')).toMatchObject({ account_id: 'thea', did: 'seen a list of sessions', emergency: true })
+    const [entry] = (await running.admin.get('/api/v1/audit?account=thea')).body.entries
+    expect(entry).toMatchObject({ users: ['bob', 'ada'], emergency: true })
+  })
+
+  it('takes no cursor of what others’ data was looked at', async () => {
+    const { running, ada, bob, thea, session_id } = await clinic()
+    for (let i = 0; i < 2; i++) await thea.get(`/api/v1/sessions/${session_id}`)
+    const { next_cursor } = (await ada.get('/api/v1/users/ada/access?limit=1')).body
+    expect((await ada.get(`/api/v1/users/ada/access?cursor=${next_cursor}`)).body.looks).toHaveLength(1)
+    await refused(running, () => bob.get(`/api/v1/users/bob/access?cursor=${next_cursor}`), 422, 'bad-cursor')
+  })
+
   it('is for the user, those in whose care they are, and the admin', async () => {
     const { running, bob, thea } = await clinic()
     const device = await running.admin.device({ users: ['ada'] })
@@ -373,6 +429,13 @@ describe('GET /api/v1/audit', () => {
         address: expect.stringMatching(/127\.0\.0\.1/),
       },
     ])
+  })
+
+  it('tells whoever was searched for that somebody did', async () => {
+    const { running, ada, bob } = await clinic()
+    await running.admin.get('/api/v1/audit?user=ada')
+    expect(looks(await ada.get('/api/v1/users/ada/access'))[0]).toEqual(['admin', 'searched the audit trail', null])
+    expect(looks(await bob.get('/api/v1/users/bob/access'))).toEqual([])
   })
 
   it('goes through a long trail piece by piece, and finds what is rare in it', async () => {

@@ -66,6 +66,12 @@ export const assignedTo = (read: Read, therapist_id: string): string[] =>
     .find('WHERE therapist_id = ? AND ended_at IS NULL', therapist_id)
     .map(({ user_id }) => user_id)
 
+/** Was this account assigned to the user at this moment? */
+export const wasAssigned = (read: Read, therapist_id: string, user_id: string, at: string): boolean =>
+  read(assignments)
+    .find('WHERE therapist_id = ? AND user_id = ?', therapist_id, user_id)
+    .some(({ begun_at, ended_at }) => begun_at <= at && (ended_at === null || at < ended_at))
+
 const shown = z.object({
   assignment_id: z.string(),
   therapist_id: z.string(),

@@ -4,7 +4,7 @@
 
 import { z } from 'zod'
 import { command } from '../core/command.ts'
-import { events } from '../core/event.ts'
+import { type Draft, events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { opaqueId } from '../core/ids.ts'
 import { badCursor, cursorTo, namedBy, paged, pageRefuses, paging } from '../core/page.ts'
@@ -12,13 +12,17 @@ import { query, time } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Noted } from '../core/trail.ts'
 import { type Read, type Row, view } from '../core/view.ts'
+import { wasAssigned } from './assignments.ts'
 import { sessions } from './sessions.ts'
+
+/** A record names so many users at most; who asks about more leaves more than one. */
+const MOST_USERS = 1000
 
 const about = {
   route: z.string().max(200).describe('as the contract writes it'),
   role: z.string().max(32).describe('of whoever asked; nobody, of somebody who did not prove who they are'),
   proved_by: z.string().max(64).optional().describe('what it was proved by: the id of a key, or of a sign-in'),
-  users: z.array(opaqueId).max(1000).describe('whose data was asked for or shown'),
+  users: z.array(opaqueId).max(MOST_USERS).describe('whose data was asked for or shown'),
   request_id: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/),
   address: z.string().max(64).optional().describe('where the request came from'),
 }
@@ -110,17 +114,22 @@ const note = command<Noted>({
   input: z.custom<Noted>(),
   output: z.object({}),
   whose: ({ users }) => users,
-  decide: ({ input: { caller, users, route, request_id, address, session_id, reason } }) => {
-    const [user, ...others] = users
-    const { account_id: performer_id, role, by: proved_by, emergencies } = caller
-    const owner = { user_id: user !== undefined && others.length === 0 ? user : performer_id, performer_id }
-    const data = { route, role, ...given({ proved_by }), users: [...users], request_id, ...given({ address }) }
-    if (reason !== undefined) return [refused(owner, { ...data, reason })]
-    const emergency = users.some((user) => emergencies?.has(user))
-    return [read(owner, { ...data, ...given({ session_id }), ...(emergency ? { emergency } : {}) })]
-  },
+  decide: ({ input }) => pieces(input.users).map((users) => noted({ ...input, users })),
   answer: () => ({}),
 })
+
+function noted({ caller, users, route, request_id, address, session_id, reason }: Noted): Draft {
+  const [user, ...others] = users
+  const { account_id: performer_id, role, by: proved_by, emergencies } = caller
+  const owner = { user_id: user !== undefined && others.length === 0 ? user : performer_id, performer_id }
+  const data = { route, role, ...given({ proved_by }), users: [...users], request_id, ...given({ address }) }
+  if (reason !== undefined) return refused(owner, { ...data, reason })
+  const emergency = users.some((user) => emergencies?.has(user))
+  return read(owner, { ...data, ...given({ session_id }), ...(emergency ? { emergency } : {}) })
+}
+
+const pieces = (users: readonly string[]): (readonly string[])[] =>
+  users.length <= MOST_USERS ? [users] : [users.slice(0, MOST_USERS), ...pieces(users.slice(MOST_USERS))]
 
 /** What there is of these. */
 const given = <T extends Record<string, string | undefined>>(fields: T) =>
@@ -150,7 +159,7 @@ interface Span {
 function* entriesIn(read: Read, { user, account, from, to, cursor }: Span): Generator<AuditRow> {
   const least = from === undefined ? '' : new Date(from).toISOString()
   // Ids begin with digits, so that a letter is behind them all.
-  let before = cursor !== undefined ? namedIn(read, cursor) : to === undefined ? 'z' : new Date(to).toISOString()
+  let before = cursor !== undefined ? namedIn(read, cursor, user) : to === undefined ? 'z' : new Date(to).toISOString()
   const inSpan = (column: string) => `${column} < ? AND ${column} >= ? ORDER BY ${column} DESC LIMIT ${STEP}`
   const step = (): AuditRow[] => {
     if (user !== undefined)
@@ -172,10 +181,11 @@ function* entriesIn(read: Read, { user, account, from, to, cursor }: Span): Gene
 // looked at meanwhile.
 const cursorOf = (row: AuditRow) => cursorTo(timeOf(row), row.record_id)
 
-function namedIn(read: Read, cursor: string): string {
+/** Only where the trail of this user has it: whether an entry about others is there, is told to nobody. */
+function namedIn(read: Read, cursor: string, user: string | undefined): string {
   const [time, record_id] = namedBy(cursor)
   const named = read(audit).find('WHERE audit_id > ? AND audit_id < ? AND record_id = ?', `${time} `, `${time} z`, record_id)[0]
-  if (!named) throw badCursor()
+  if (!named || (user !== undefined && !read(concerned).get({ concerned_id: `${user} ${named.audit_id}` }))) throw badCursor()
   return named.audit_id
 }
 
@@ -236,7 +246,10 @@ const access = query({
     const looks = rows.map((row) => {
       const { session_id = null, session_number = null } = ownSession(row.session_id) ?? {}
       const { account_id, role } = row
-      return { at: timeOf(row), account_id, role, did: did(row.route), session_id, session_number, emergency: row.emergency === 1 }
+      const at = timeOf(row)
+      // A list may have shown others because of an emergency, of which this user is told nothing.
+      const emergency = row.emergency === 1 && !wasAssigned(read, account_id, user_id, at)
+      return { at, account_id, role, did: did(row.route), session_id, session_number, emergency }
     })
     return { looks, ...rest }
   },
@@ -290,7 +303,8 @@ const search = query({
   }),
   refuses: pageRefuses,
   read: ({ input: { limit, account, user, route, outcome, request_id, ...span }, read, permit }) => {
-    permit()
+    // Who asks about somebody has looked at them, and they are told.
+    permit(...(user === undefined ? [] : [user]))
     const wanted = { account_id: account, route, outcome, request_id }
     const fits = (row: AuditRow) =>
       Object.entries(wanted).every(([column, value]) => value === undefined || row[column as keyof typeof wanted] === value)
