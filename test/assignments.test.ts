@@ -220,6 +220,7 @@ describe('POST /api/v1/emergency-access', () => {
     expect((await late.get(`/api/v1/sessions/${session_id}`)).status).toBe(200)
     clock.move(1)
     for (const [, ask] of ways(late, session_id)) await refused(running, ask, 403, 'forbidden')
+    expect((await running.admin.get('/api/v1/emergency-access')).body.accesses).toMatchObject([{ state: 'over' }])
   })
 
   it('is recorded in the log of the therapist', async () => {

@@ -163,8 +163,10 @@ describe('the trail', () => {
     ])
   })
 
-  it('names everybody of whom a request was, in as many records as that takes', async () => {
+  it('names everybody of whom a request was, once, in as many records as that takes', async () => {
     const { running, session_id } = await clinic()
+    const twice = await running.admin.append(session_id, [said('x', { user_id: 'bob' }), said('y', { user_id: 'bob' })])
+    expect(toldOf(running, twice.body.request_id).map(({ data }) => data.users)).toEqual([['bob', 'ada']])
     const many = Array.from({ length: 1000 }, (_, i) => said('x', { user_id: `user-${i}` }))
     const before = logBytes(running)
     const { status, body } = await running.admin.append(session_id, many)
@@ -343,7 +345,8 @@ describe('GET /api/v1/users/{user_id}/access', () => {
   })
 
   it('tells nobody of an emergency that others had', async () => {
-    const { running, ada, bob, thea } = await clinic()
+    const { running, clock, ada, bob, thea } = await clinic()
+    clock.pass(1)
     await thea.post('/api/v1/emergency-access', { user_id: 'bob', reason: 'He calls and cannot be understood' })
     const { headers } = await thea.get('/api/v1/sessions')
     expect(headers.get('x-emergency-access')).toMatch(/^bob;/)
@@ -352,6 +355,15 @@ describe('GET /api/v1/users/{user_id}/access', () => {
     expect(await first(bob, 'bob')).toMatchObject({ account_id: 'thea', did: 'seen a list of sessions', emergency: true })
     const [entry] = (await running.admin.get('/api/v1/audit?account=thea')).body.entries
     expect(entry).toMatchObject({ users: ['bob', 'ada'], emergency: true })
+    // Nor does it read otherwise when she takes care of others.
+    clock.pass(1)
+    const [{ assignment_id }] = (await running.admin.get('/api/v1/assignments')).body.assignments
+    await running.admin.post(`/api/v1/assignments/${assignment_id}/end`, {})
+    await running.admin.post('/api/v1/assignments', { therapist_id: 'thea', user_id: 'bob', relationship_type: 'primary' })
+    const byThea = async (client: Client, user: string) =>
+      (await client.get(`/api/v1/users/${user}/access`)).body.looks.filter(({ did }: Json) => did === 'seen a list of sessions')
+    expect(await byThea(ada, 'ada')).toMatchObject([{ account_id: 'thea', emergency: false }])
+    expect(await byThea(bob, 'bob')).toMatchObject([{ account_id: 'thea', emergency: true }])
   })
 
   it('takes no cursor of what others’ data was looked at', async () => {
@@ -412,6 +424,7 @@ describe('GET /api/v1/audit', () => {
     expect(await found(`from=${DAY}T09:05:00Z`)).toEqual(['by-nobody', 'by-bob'])
     expect(await found(`to=${DAY}T09:05:00Z`)).toEqual(['by-thea'])
     expect(await found(`user=ada&to=${DAY}T09:05:00Z`)).toEqual(['by-thea'])
+    expect(await found(`account=bob&to=${DAY}T09:05:00Z`)).toEqual([])
     const { entries } = (await running.admin.get('/api/v1/audit?request_id=by-bob')).body
     expect(entries).toEqual([
       {
@@ -436,6 +449,24 @@ describe('GET /api/v1/audit', () => {
     await running.admin.get('/api/v1/audit?user=ada')
     expect(looks(await ada.get('/api/v1/users/ada/access'))[0]).toEqual(['admin', 'searched the audit trail', null])
     expect(looks(await bob.get('/api/v1/users/bob/access'))).toEqual([])
+  })
+
+  it('tells each entry once and in order, however many there are, and however many of one moment', async () => {
+    const { running } = await clinic()
+    await Promise.all(Array.from({ length: 450 }, () => running.sessile.ask(listOfKeys, { input: {}, caller: system })))
+    const recorded = trailOf(running).map(({ data }) => data.request_id)
+    for (const filter of ['', 'account=system&']) {
+      const told: string[] = []
+      for (let cursor: string | null = ''; cursor !== null; ) {
+        const { body } = await running.admin.get(`/api/v1/audit?${filter}limit=190${cursor && `&cursor=${cursor}`}`)
+        told.push(
+          ...body.entries.filter(({ account_id }: Json) => account_id === 'system').map(({ request_id }: Json) => request_id),
+        )
+        cursor = body.next_cursor
+      }
+      expect(told).toEqual(recorded.reverse())
+      recorded.reverse()
+    }
   })
 
   it('goes through a long trail piece by piece, and finds what is rare in it', async () => {

@@ -467,6 +467,28 @@ describe('the policy page', () => {
     await refused(world.running, by('system'), 403, 'not-the-system')
     const asSystem = { user_id: 'sam', kind: 'workflow', performer_id: 'system' }
     await refused(world.running, () => (device as Somebody).client.start(asSystem), 403, 'not-the-system')
+    const remove = () =>
+      (patient as Somebody).client.post('/api/v1/account/totp/remove', { password: PASSWORD, code: 'none-at-all' })
+    const { detail } = await refused(world.running, remove, 404, 'factor-not-found')
+    expect(detail).not.toMatch(/that you may reach/)
+    const accept = () => world.running.anyone.post('/api/v1/invitations/accept', { token: 'invite_none', password: PASSWORD })
+    expect((await refused(world.running, accept, 404, 'invitation-not-found')).detail).not.toMatch(/that you may reach/)
+  })
+
+  it('lets nobody who signs in record in another’s name, nor anybody record for one more user than they reach', async () => {
+    const world = await makeWorld(false)
+    const within: Partial<Record<Role, string>> = { device: 'sam', patient: 'the-patient', therapist: 'carla' }
+    for (const { role, client, account_id } of world.callers) {
+      const user_id = within[role]
+      if (user_id === undefined) continue
+      const session_id = world.sessions.get(user_id) as string
+      const mine = said('hello', { user_id, performer_id: account_id })
+      const both = () => client.append(session_id, [mine, { ...mine, user_id: 'eve' }])
+      await refused(world.running, both, 403, 'forbidden')
+      const forged = () => client.append(session_id, [mine, { ...mine, performer_id: 'the-analyst' }])
+      if (role === 'device') expect((await forged()).status).toBe(201)
+      else await refused(world.running, forged, 403, 'not-yourself')
+    }
   })
 })
 

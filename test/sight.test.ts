@@ -1,10 +1,12 @@
 // What is clinical is told to those alone who may read notes, in every way of reading a session: for anybody else it is as if
 // it had never been written. Of what the product records, a crisis that was flagged is clinical.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { Events } from '../src/core/event.ts'
 import { features } from '../src/features/index.ts'
+import { projectionOf } from '../src/log/shelf.ts'
+import { erase } from './backups.ts'
 import { Client, type Json, linesIn, type Running, run, type SignedIn, said, sessionFile } from './harness.ts'
 
 const flagged = { ...said(''), type: 'crisis.flagged', source: 'classifier', data: { note: 'spoke of the bridge' } }
@@ -42,7 +44,11 @@ async function followed(client: Client, session_id: string, query = '', headers:
   const response = await client.raw('GET', `/api/v1/sessions/${session_id}/records?follow=1${query}`, { headers })
   const reader = (response.body as ReadableStream<Uint8Array>).getReader()
   let text = ''
-  while (!text.includes('event: caught-up\ndata: {"seq":')) text += Buffer.from((await reader.read()).value ?? []).toString()
+  while (!text.includes('event: caught-up\ndata: {"seq":')) {
+    const { value, done } = await reader.read()
+    if (done) throw new Error(`the stream ended: ${text}`)
+    text += Buffer.from(value).toString()
+  }
   await reader.cancel()
   return text
     .trimEnd()
@@ -148,6 +154,22 @@ describe('a clinical record', () => {
     const { url } = await run(running.home, {}, undefined, { gathered: { ...features, events } })
     expect(await told(url, ada)).toHaveLength(4)
     expect(await told(url, thea)).toHaveLength(8)
+  })
+
+  it('might have been any that was erased: nothing of such a line is told to the patient', async () => {
+    const { running, session_id, ada, thea } = await clinic()
+    await running.stop()
+    const file = sessionFile(running.home, session_id)
+    writeFileSync(file, erase(readFileSync(file, 'utf8'), 2))
+    rmSync(projectionOf(running.home))
+    const { url } = await running.restart()
+    const told = async ({ key }: Client) => {
+      const client = new Client(url, key)
+      const at = `/api/v1/sessions/${session_id}/records`
+      return [(await client.get(at)).body.records, await lines(client, session_id), await followed(client, session_id)]
+    }
+    for (const one of await told(ada)) expect(JSON.stringify(one)).toMatch(/^(?!.*erased).*three/)
+    for (const one of await told(thea)) expect(JSON.stringify(one)).toMatch(/erased_by.*three/)
   })
 
   it('does not show in the numbers of what a patient records', async () => {
