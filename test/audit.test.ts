@@ -75,13 +75,15 @@ describe('the trail', () => {
   })
 
   it('names those whom a list showed, and not those whom it could have shown', async () => {
-    const { running, session_id } = await clinic()
+    const { running, thea, session_id } = await clinic()
     await running.admin.end({ session_id })
+    await thea.post('/api/v1/emergency-access', { user_id: 'bob', reason: 'He calls and cannot be understood' })
     for (const [path, users] of [
       ['/api/v1/sessions', ['bob', 'ada']],
       ['/api/v1/sessions?status=closed', ['ada']],
       ['/api/v1/sessions?kind=video', []],
       ['/api/v1/assignments', ['ada']],
+      ['/api/v1/emergency-access', ['bob']],
       ['/api/v1/accounts?role=patient', ['ada', 'bob']],
       ['/api/v1/keys', []],
     ] as const) {
@@ -100,6 +102,12 @@ describe('the trail', () => {
     for (const [ask, reason, who, users] of [
       [() => bob.get('/api/v1/users/ada/sessions'), 'forbidden', known, ['ada']],
       [() => bob.get(`/api/v1/sessions/${session_id}`), 'forbidden', known, ['ada']],
+      [
+        () => bob.post('/api/v1/emergency-access', { user_id: 'ada', reason: 'I should like to know' }),
+        'forbidden',
+        known,
+        ['ada'],
+      ],
       [() => bob.get('/api/v1/sessions/sess_none'), 'session-not-found', known, []],
       [() => bob.get('/api/v1/sessions?limit=x'), 'invalid', known, []],
       [
@@ -455,10 +463,10 @@ describe('GET /api/v1/audit', () => {
     const { running } = await clinic()
     await Promise.all(Array.from({ length: 450 }, () => running.sessile.ask(listOfKeys, { input: {}, caller: system })))
     const recorded = trailOf(running).map(({ data }) => data.request_id)
-    for (const filter of ['', 'account=system&']) {
+    for (const filter of ['', 'account=system&', 'route=GET%20/api/v1/keys&']) {
       const told: string[] = []
       for (let cursor: string | null = ''; cursor !== null; ) {
-        const { body } = await running.admin.get(`/api/v1/audit?${filter}limit=190${cursor && `&cursor=${cursor}`}`)
+        const { body } = await running.admin.get(`/api/v1/audit?${filter}limit=200${cursor && `&cursor=${cursor}`}`)
         told.push(
           ...body.entries.filter(({ account_id }: Json) => account_id === 'system').map(({ request_id }: Json) => request_id),
         )
