@@ -63,17 +63,14 @@ export async function* answerLines(
   const take = async () => {
     const next = await lines.next()
     if (next.done) ended = true
-    else {
-      for (const line of next.value) {
-        // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
-        while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
-        const asked = who()
-        const proved = asked instanceof Promise ? await asked : asked
-        if (ended) break
-        waiting.push(answer(line, proved))
-        // Whoever may send no more is told so once, whatever else they have sent. What passes by itself is no reason.
-        if (proved instanceof Refusal && proved.kind !== 'unavailable') ended = true
-      }
+    for (const line of next.value ?? []) {
+      // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
+      while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
+      const asked = who()
+      const proved = asked instanceof Promise ? await asked : asked
+      if (ended) break
+      waiting.push(answer(line, proved))
+      if (isFinal(proved)) ended = true
     }
   }
   let taking: Promise<void> | undefined
@@ -97,6 +94,9 @@ export async function* answerLines(
     void lines.return(undefined)
   }
 }
+
+/** Whoever may send no more is told so once, whatever else they have sent. What passes by itself is no reason. */
+const isFinal = (proved: Proved) => proved instanceof Refusal && proved.kind !== 'unavailable'
 
 /** A line that is longer than a record can be: it is answered, and passed over up to its end. */
 const tooLong = () => new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
