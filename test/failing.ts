@@ -42,6 +42,11 @@ export class FailingDisk implements Disk {
     this.#lost = path
   }
 
+  /** It was not lost after all. */
+  bringBack(): void {
+    this.#lost = undefined
+  }
+
   #must(have: string | number): void {
     const lost = this.#lost
     if (lost === undefined || (typeof have === 'string' ? have !== lost : realDisk.identity(have) !== realDisk.identity(lost)))

@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { lastName, type Report } from '../core/log.ts'
-import { type Disk, withFile, writeAll } from './disk.ts'
+import { codeOf, type Disk, withFile, writeAll } from './disk.ts'
 
 export const quarantineOf = (journal: string) => join(journal, 'quarantine')
 
@@ -63,5 +63,25 @@ export class Harmed {
   setAside(log: string, offset: number, bytes: Buffer, why: string): void {
     keepAside(this.#disk, this.#journal, asideName(log, offset), bytes)
     this.note(log, why)
+  }
+}
+
+export const unwritable = (error: unknown) => `its file cannot be written (${codeOf(error)})`
+
+/** Something other than the log's file stands in its place. */
+export const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))
+
+/** The disk has lost the file, or a part of it. (Of a file system that is out of joint Node has no name for the error.) */
+export const isOutOfReach = (error: unknown) => codeOf(error) === 'EIO' || codeOf(error).startsWith('Unknown system error')
+
+export const isLost = (error: unknown) => isMisplaced(error) || isOutOfReach(error)
+
+/** A disk may be disturbed for a moment: what it has lost it refuses twice. */
+export function twice<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    if (!isOutOfReach(error)) throw error
+    return work()
   }
 }

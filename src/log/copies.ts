@@ -4,7 +4,7 @@
 import { dirname } from 'node:path'
 import { bounds } from '../core/bounds.ts'
 import { type JournalLine, type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
-import { Harmed } from './aside.ts'
+import { Harmed, isLost, isMisplaced, isOutOfReach, twice, unwritable } from './aside.ts'
 import { codeOf, type Disk, each, isOutOfDescriptors, readAll, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
@@ -323,6 +323,7 @@ export class Copies {
       const lost = new Map<string, string>()
       await each([...touched], (log) => this.#syncFile(log, lost))
       await each([...folders], (folder) => this.#disk.syncFolder(folder))
+      this.#mustStayLost(lost)
       const theirs = lost.size === 0 ? [] : [...holds()].filter(({ log }) => lost.has(log))
       for (const [log, { offset, bytes }] of piecesOf(theirs)) this.#harmed.setAside(log, offset, bytes, lost.get(log) as string)
     } catch (error) {
@@ -332,13 +333,30 @@ export class Copies {
     }
   }
 
-  async #syncFile(log: string, lost: Map<string, string>): Promise<void> {
-    let fd: number
+  /** The open file of a log, or why it is out of reach. */
+  #reach(log: string): number | string {
     try {
-      fd = twice(() => this.#disk.open(fileOf(this.#home, log), false))
+      return twice(() => this.#disk.open(fileOf(this.#home, log), false))
     } catch (error) {
       if (!isLost(error)) throw error
-      lost.set(log, unwritable(error))
+      return unwritable(error)
+    }
+  }
+
+  /** The disk may have been disturbed for as long as that took: a log is given up only while others can be written. */
+  #mustStayLost(lost: ReadonlyMap<string, string>): void {
+    for (const [log, why] of lost) {
+      const fd = this.#reach(log)
+      if (typeof fd === 'string') continue
+      this.#disk.close(fd)
+      throw new Error(`a log was out of reach and is back: ${why}`)
+    }
+  }
+
+  async #syncFile(log: string, lost: Map<string, string>): Promise<void> {
+    const fd = this.#reach(log)
+    if (typeof fd === 'string') {
+      lost.set(log, fd)
       return
     }
     try {
@@ -351,26 +369,6 @@ export class Copies {
   close(): void {
     clearTimeout(this.#next)
     this.#keepOpen(0)
-  }
-}
-
-const unwritable = (error: unknown) => `its file cannot be written (${codeOf(error)})`
-
-/** Something other than the log's file stands in its place. */
-const isMisplaced = (error: unknown) => ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES', 'EPERM'].includes(codeOf(error))
-
-/** The disk has lost the file, or a part of it. (Of a file system that is out of joint Node has no name for the error.) */
-const isOutOfReach = (error: unknown) => codeOf(error) === 'EIO' || codeOf(error).startsWith('Unknown system error')
-
-const isLost = (error: unknown) => isMisplaced(error) || isOutOfReach(error)
-
-/** A disk may be disturbed for a moment: what it has lost it refuses twice. */
-function twice<T>(work: () => T): T {
-  try {
-    return work()
-  } catch (error) {
-    if (!isOutOfReach(error)) throw error
-    return work()
   }
 }
 
