@@ -8,6 +8,9 @@ export default defineConfig({
     hookTimeout: 60_000,
     // A test that takes no lock and no port of another's may run beside it.
     pool: 'forks',
+    // A process runs one file after the other, and reads what they share once.
+    isolate: false,
+    setupFiles: ['test/setup.ts'],
     maxWorkers: '100%',
   },
 })

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, expect } from 'vitest'
+import { expect } from 'vitest'
 import { type Opening, type Serving, serve } from '../src/app.ts'
 import type { Config } from '../src/config.ts'
 import { type Source, systemSource } from '../src/core/ids.ts'
@@ -16,9 +16,11 @@ import { ADMIN, configOf } from './config.ts'
 export { ADMIN, configOf }
 
 const clean: (() => Promise<void> | void)[] = []
-afterEach(async () => {
+
+/** Called after each test. */
+export async function tidy(): Promise<void> {
   for (const undo of clean.splice(0).reverse()) await undo()
-})
+}
 
 /** Done after the test, whatever comes of it. */
 export const later = (undo: () => Promise<void> | void) => void clean.push(undo)
