@@ -27,7 +27,7 @@ function drip({ url }: Running, pieces: string[]): Promise<string> {
     // Writing on after the other side has closed is what a slow sender does.
     socket.on('error', () => {})
     socket.on('close', () => resolve(came))
-    setTimeout(() => reject(new Error('the connection was never closed')), 10_000).unref()
+    setTimeout(() => reject(new Error('the connection was never closed')), 30_000).unref()
   })
 }
 
