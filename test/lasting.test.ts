@@ -306,7 +306,8 @@ describe('GET /api/v1/sessions/{session_id}/records?follow=1', () => {
     }
   })
 
-  it('ends when its key is revoked and nothing is recorded, at the next sign of life', async () => {
+  /** One who has caught up by a key, and the next sign of life, which comes when it is told to. */
+  async function caughtUp() {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     later(() => void vi.useRealTimers())
     const running = await run()
@@ -314,28 +315,28 @@ describe('GET /api/v1/sessions/{session_id}/records?follow=1', () => {
     const reader = await byKey(running)
     const follower = await Follower.of(running.url, session_id, reader)
     await until('it has not caught up', () => follower.caughtUp, Boolean)
+    return { running, session_id, reader, follower, signOfLife: () => vi.advanceTimersByTime(15_000) }
+  }
+
+  it('ends when its key is revoked and nothing is recorded, at the next sign of life', async () => {
+    const { reader, follower, signOfLife } = await caughtUp()
     await reader.ends()
-    vi.advanceTimersByTime(15_000)
+    signOfLife()
     await until('it goes on', () => follower.closed, Boolean)
     expect(follower.told.at(-1)).toEqual({ event: 'problem', data: { reason: 'unauthenticated' } })
   })
 
   it('is cut off then where its reader has yet to take what it was sent before', async () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    later(() => void vi.useRealTimers())
-    const running = await run()
-    const { session_id } = await begun(running)
-    const reader = await byKey(running)
-    const follower = await Follower.of(running.url, session_id, reader)
-    await until('it has not caught up', () => follower.caughtUp, Boolean)
+    const { running, session_id, reader, follower, signOfLife } = await caughtUp()
     follower.stopReading()
     for (let i = 0; i < 9; i++) await running.admin.append(session_id, [long(400_000), long(400_000)])
     await reader.ends()
-    expect(running.sessile.recorder.watchers.count).toBe(1)
-    vi.advanceTimersByTime(15_000)
+    const { watchers } = running.sessile.recorder
+    expect(watchers.count).toBe(1)
+    signOfLife()
     await until(
       'it is kept',
-      () => running.sessile.recorder.watchers.count,
+      () => watchers.count,
       (count) => count === 0,
     )
     follower.readOn()

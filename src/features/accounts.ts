@@ -8,6 +8,7 @@ import { events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
 import { Where } from '../core/page.ts'
+import type { Caller } from '../core/policy.ts'
 import { query, whole } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
@@ -132,6 +133,9 @@ export const accounts = view('accounts', 'Every account of a person.', columns, 
 
 export type AccountRow = Row<typeof columns>
 
+/** Whose a record is that somebody makes of another. */
+export const byCaller = (user_id: string, { account_id }: Caller): Owner => ({ user_id, performer_id: account_id })
+
 /** In the name of the account itself. */
 export const byItself = (account_id: string): Owner => ({ user_id: account_id, performer_id: account_id })
 
@@ -208,7 +212,7 @@ const invite = command({
     if (read(accounts).get({ name })) throw refuse('name-taken', 'Another account has this name.')
     const { kept, told } = newLink({ now, secret: secret(), name })
     reveal(told)
-    const owner = { user_id: account_id, performer_id: caller.account_id }
+    const owner = byCaller(account_id, caller)
     return [created(owner, { name, role: input.role }), invited(owner, kept)]
   },
   answer: inviting,
@@ -238,7 +242,7 @@ const reinvite = command({
     if (deactivated_at !== null) throw refuse('account-deactivated', 'The account has been deactivated.')
     const { kept, told } = newLink({ now, secret: secret(), name })
     reveal(told)
-    return [invited({ user_id: account_id, performer_id: caller.account_id }, kept)]
+    return [invited(byCaller(account_id, caller), kept)]
   },
   answer: inviting,
 })
@@ -254,7 +258,7 @@ const deactivate = command({
   decide: ({ input: { account_id }, caller, read, refuse }) => {
     if (known(read, account_id, refuse).deactivated_at !== null)
       throw refuse('account-deactivated', 'The account has already been deactivated.')
-    return [deactivated({ user_id: account_id, performer_id: caller.account_id }, {})]
+    return [deactivated(byCaller(account_id, caller), {})]
   },
   answer: doneAt,
 })
@@ -269,7 +273,7 @@ const reactivate = command({
   refuses: { ...none, 'account-active': 'refused' },
   decide: ({ input: { account_id }, caller, read, refuse }) => {
     if (known(read, account_id, refuse).deactivated_at === null) throw refuse('account-active', 'The account is active.')
-    return [reactivated({ user_id: account_id, performer_id: caller.account_id }, {})]
+    return [reactivated(byCaller(account_id, caller), {})]
   },
   answer: doneAt,
 })
@@ -284,7 +288,7 @@ const move = command({
   refuses: none,
   decide: ({ input: { account_id, role }, caller, read, refuse }) => {
     known(read, account_id, refuse)
-    return [moved({ user_id: account_id, performer_id: caller.account_id }, { role })]
+    return [moved(byCaller(account_id, caller), { role })]
   },
   answer: doneAt,
 })

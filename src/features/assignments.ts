@@ -10,7 +10,7 @@ import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { type Read, type Row, view } from '../core/view.ts'
-import { activeAccount } from './accounts.ts'
+import { activeAccount, byCaller } from './accounts.ts'
 
 const assignmentId = numbered('asg')
 const relationship = z.string().min(1).max(64)
@@ -116,7 +116,7 @@ const begin = command({
     if (active)
       throw refuse('already-assigned', 'This therapist is assigned to this user.', { assignment_id: active.assignment_id })
     const data = { assignment_id: `asg_${ulid()}`, user_id, relationship_type }
-    return [begun({ user_id: therapist_id, performer_id: caller.account_id }, data)]
+    return [begun(byCaller(therapist_id, caller), data)]
   },
   answer: ([record]) => {
     const { user_id: therapist_id, timestamp: begun_at, data } = record as Recorded<z.infer<typeof begun.data>>
@@ -137,7 +137,7 @@ const end = command({
     if (!row) throw refuse('assignment-not-found', 'There is no such assignment.')
     if (row.ended_at !== null) throw refuse('assignment-already-ended', 'The assignment has already ended.')
     const { therapist_id, user_id } = row
-    return [ended({ user_id: therapist_id, performer_id: caller.account_id }, { assignment_id, user_id })]
+    return [ended(byCaller(therapist_id, caller), { assignment_id, user_id })]
   },
   answer: ([record]) => {
     const { user_id: therapist_id, timestamp: ended_at, data } = record as Recorded<z.infer<typeof ended.data>>

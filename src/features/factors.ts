@@ -10,7 +10,7 @@ import { digest, numbered, opaqueId, sha256 } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Vault } from '../core/vault.ts'
 import { type Read, type Row, view } from '../core/view.ts'
-import { byItself, done, doneAt } from './accounts.ts'
+import { byCaller, byItself, done, doneAt } from './accounts.ts'
 import { statedPassword } from './hashing.ts'
 import { proveAgain, unproven } from './passwords.ts'
 
@@ -249,7 +249,7 @@ const removeFor = command({
   decide: ({ input: { account_id }, caller, read, refuse }) => {
     const row = factorOf(read, account_id)
     if (!row) throw refuse('factor-not-found', 'There is no such account, or it has no second factor.')
-    return [removed({ user_id: account_id, performer_id: caller.account_id }, { factor_id: row.factor_id })]
+    return [removed(byCaller(account_id, caller), { factor_id: row.factor_id })]
   },
   answer: doneAt,
 })

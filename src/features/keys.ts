@@ -11,7 +11,7 @@ import { Listed, query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import { turn } from '../core/turn.ts'
 import { type Read, type Row, view } from '../core/view.ts'
-import { accounts, deactivated, moved } from './accounts.ts'
+import { accounts, byCaller, deactivated, moved } from './accounts.ts'
 
 const users = z.union([z.literal('all'), z.array(opaqueId).min(1).max(10_000)])
 const keyId = numbered('key')
@@ -164,7 +164,7 @@ const create = command({
       ...(name === undefined ? {} : { name }),
       secret_sha256: digest(token),
     }
-    return [created({ user_id: account_id, performer_id: caller.account_id }, data)]
+    return [created(byCaller(account_id, caller), data)]
   },
   answer: ([record]) => {
     const { user_id, timestamp, data } = record as Recorded<z.infer<typeof created.data>>
@@ -207,7 +207,7 @@ const revoke = command({
     const row = read(keys).get({ key_id })
     if (!row) throw refuse('key-not-found', 'There is no such key.')
     if (row.revoked_at !== null) throw refuse('key-already-revoked', 'The key has already been revoked.')
-    return [revoked({ user_id: row.account_id, performer_id: caller.account_id }, { key_id })]
+    return [revoked(byCaller(row.account_id, caller), { key_id })]
   },
 })
 
