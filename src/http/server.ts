@@ -13,7 +13,7 @@ import { Listed, type Query, Slice } from '../core/query.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
 import { isTelling, type Trace } from '../core/trail.ts'
 import { readJson } from './body.ts'
-import type { Hold } from './burden.ts'
+import { Burden, type Hold } from './burden.ts'
 import { atOnce, begin, type Still } from './flow.ts'
 import { Followers } from './follow.ts'
 import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
@@ -70,10 +70,10 @@ export class Door {
     }
     const operate: DoorParts['operate'] = { ...parts.operate, load: async (sessile) => this.#load(sessile) }
     for (const [name, work] of Object.entries(operate)) {
-      this.#route(`POST /operator/${name}`, OPERATE, async ({ incoming, hold }, caller) => {
+      this.#route(`POST /operator/${name}`, OPERATE, async ({ incoming }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
-        const body = (await readJson(incoming, parts.patience, hold)) as Record<string, string>
-        hold.keep(0)
+        // Not counted among what is held for callers: the owner looks in also where nothing more can be.
+        const body = (await readJson(incoming, parts.patience, new Burden().hold())) as Record<string, string>
         return json(await work(this.#sessile, body))
       })
     }
