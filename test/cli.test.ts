@@ -21,7 +21,20 @@ import { buffer, text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { genesis, SEAL_LENGTH, seal } from '../src/core/seal.ts'
 import { openDatabase } from '../src/core/tables.ts'
-import { Client, cli, clockAt, filesUnder, type Json, makeHome, run, said, serveApart, sessionFile, trailOf } from './harness.ts'
+import {
+  Client,
+  cli,
+  clockAt,
+  copyHome,
+  filesUnder,
+  type Json,
+  makeHome,
+  run,
+  said,
+  serveApart,
+  sessionFile,
+  trailOf,
+} from './harness.ts'
 
 const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
 const NO_SUCH = 'sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
@@ -79,7 +92,7 @@ beforeAll(async () => {
 
 function recorded() {
   const home = makeHome()
-  cpSync(template, home, { recursive: true })
+  copyHome(template, home)
   return { home, ...made, file: sessionFile(home, made.ada), clock: clockAt('2031-05-02T09:00:08Z') }
 }
 
@@ -456,7 +469,7 @@ describe('sessile verify', () => {
     await running.admin.get('/api/v1/sessions')
     running.sessile.log.settle()
     const crashed = makeHome()
-    cpSync(home, crashed, { recursive: true })
+    copyHome(home, crashed)
     const file = sessionFile(crashed, session_id)
     const whole = readFileSync(file)
     // As if the process had died before the last lines got from the journal to their file.

@@ -2,12 +2,12 @@
 // harm that are drawn from a seed, so that any of them can be done again.
 
 import { createHash } from 'node:crypto'
-import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, realpathSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse, type Verb } from '../src/cli/verb.ts'
 import { Chance } from './chance.ts'
-import { configOf, filesUnder, type Json, later, makeHome, type Ran, run, said } from './harness.ts'
+import { configOf, copyHome, filesUnder, type Json, later, makeHome, type Ran, run, said } from './harness.ts'
 
 export interface Recorded {
   /** After a clean stop. */
@@ -43,7 +43,7 @@ export async function recordedForDamage(): Promise<Recorded> {
   // What the views know of had been acknowledged, also where it is the last that the journal holds.
   await running.sessile.recorder.settled()
   const crashed = join(folder, 'crashed')
-  cpSync(running.home, crashed, { recursive: true })
+  copyHome(running.home, crashed)
   for (const name of ['lock', 'holder.json']) rmSync(join(crashed, 'logs', '.journal', name))
   await running.stop()
   const truth = new Map(
@@ -73,7 +73,7 @@ export async function recordedForDamage(): Promise<Recorded> {
 
 export function copyOf(home: string): string {
   const copy = makeHome()
-  cpSync(home, copy, { recursive: true })
+  copyHome(home, copy)
   return copy
 }
 

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'vitest'
@@ -24,6 +24,13 @@ export async function tidy(): Promise<void> {
 
 /** Done after the test, whatever comes of it. */
 export const later = (undo: () => Promise<void> | void) => void clean.push(undo)
+
+/** Copies a data directory as it lies. Not every Node keeps the modes of folders. */
+export function copyHome(from: string, to: string): void {
+  cpSync(from, to, { recursive: true })
+  const secrets = join(to, 'secrets')
+  if (existsSync(secrets)) chmodSync(secrets, 0o700)
+}
 
 export function makeHome(): string {
   const home = realpathSync(mkdtempSync(join(tmpdir(), 'sessile-')))
@@ -201,7 +208,7 @@ export async function run(
 /** A copy of a data directory as a crash at this moment would leave it: no checkpoint, and no farewell. */
 export function crashedCopy(home: string): string {
   const copy = makeHome()
-  cpSync(home, copy, { recursive: true })
+  copyHome(home, copy)
   for (const name of ['lock', 'holder.json']) rmSync(join(copy, 'logs', '.journal', name), { force: true })
   return copy
 }

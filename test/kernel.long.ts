@@ -7,11 +7,11 @@
 //   SESSILE_TEST_CASE='pwrite64:error=EIO:when=31' …    one case alone
 
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { type Client, cli, later, said, serveApart } from './harness.ts'
+import { type Client, cli, copyHome, later, said, serveApart } from './harness.ts'
 import { audit, begun, Ledger, work } from './ledger.ts'
 import { type Call, callsOf, needs, ONE_THREAD, pathIn, strace } from './strace.ts'
 
@@ -35,7 +35,7 @@ beforeAll(async () => {
   template = await begun()
   // The command line is translated once, and what that opens is none of the data.
   expect(await cli(template.home, ['help'])).toMatchObject({ code: 0 })
-  cpSync(template.home, join(folder, 'template'), { recursive: true })
+  copyHome(template.home, join(folder, 'template'))
   return () => rmSync(folder, { recursive: true, force: true })
 })
 
@@ -43,7 +43,7 @@ let homes = 0
 /** The template once more, in a place of its own. */
 function anew(): { home: string; ledger: Ledger } {
   const home = join(folder, String(homes++))
-  cpSync(join(folder, 'template'), home, { recursive: true })
+  copyHome(join(folder, 'template'), home)
   return { home, ledger: Ledger.after(template.ledger) }
 }
 
@@ -506,7 +506,7 @@ describe('a full disk', () => {
     'refuses with 507 what it cannot take, reads where that cannot be written down as well, and takes more when there is space, without a restart',
     async () => {
       const home = smallDisk(12)
-      cpSync(join(folder, 'template'), home, { recursive: true })
+      copyHome(join(folder, 'template'), home)
       const ledger = Ledger.after(template.ledger)
       const [session = ''] = ledger.sessions
       const apart = await serveApart(home)
@@ -546,7 +546,7 @@ describe('a full disk', () => {
     'that can make no folder for a while keeps nobody’s log from being completed when it can',
     async () => {
       const home = smallDisk(12)
-      cpSync(join(folder, 'template'), home, { recursive: true })
+      copyHome(join(folder, 'template'), home)
       const ledger = Ledger.after(template.ledger)
       const apart = await serveApart(home)
       const free = takeNames(home)
@@ -568,7 +568,7 @@ describe('a full disk', () => {
     'is not harmed by a checkpoint, and a start on it serves: it refuses with 507, and reads and records when there is space',
     async () => {
       const home = smallDisk(12)
-      cpSync(join(folder, 'template'), home, { recursive: true })
+      copyHome(join(folder, 'template'), home)
       const ledger = Ledger.after(template.ledger)
       const apart = await serveApart(home)
       await work(apart.admin, ledger)

@@ -1,7 +1,7 @@
 // Answers that last: long ones, which are never held whole, and streams. Each is broken off, or ended with a word, where it
 // cannot be gone on with, or where its reader may read no more.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { describe, expect, it, vi } from 'vitest'
 import { bounds } from '../src/core/bounds.ts'
@@ -411,8 +411,8 @@ async function harmed(running: Running | (Awaited<ReturnType<typeof serveApart>>
   const file = sessionFile(running.home, at.session_id)
   await until(
     'it is not in its file',
-    () => readFileSync(file),
-    (bytes) => bytes.filter((byte) => byte === 10).length === 5,
+    () => (existsSync(file) ? linesIn(file).length : 0),
+    (lines) => lines === 5,
   )
   const whole = readFileSync(file)
   return { ...at, harm: () => writeFileSync(file, flipped(whole, 8 * (whole.length - 20_000))) }

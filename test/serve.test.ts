@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { Agent, type ClientRequest, type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -13,6 +13,7 @@ import {
   ADMIN,
   Client,
   cli,
+  copyHome,
   filesUnder,
   later,
   linesIn,
@@ -177,7 +178,7 @@ describe('a second process on the same data', () => {
     const first = await serveApart(home)
     await first.admin.start()
     const copy = makeHome()
-    cpSync(home, copy, { recursive: true })
+    copyHome(home, copy)
     const second = await serveApart(copy)
     expect((await second.admin.get('/api/v1/sessions')).body.sessions).toHaveLength(1)
   })

@@ -1,14 +1,14 @@
 // What the process opens for writing, as the kernel sees it: nothing outside of its data directory. Needs strace.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { contentOf, type Recorded } from '../src/core/record.ts'
 import { genesis, seal } from '../src/core/seal.ts'
 import { fileOf } from '../src/log/shelf.ts'
-import { ADMIN, Client, cli, later, makeHome, said } from './harness.ts'
+import { ADMIN, Client, cli, copyHome, later, makeHome, said } from './harness.ts'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
 const BIN = join(root, 'src', 'sessile.mjs')
@@ -164,7 +164,7 @@ describe('no file outside of the data directory is opened for writing', () => {
       expect(await changes(home, saved, 'backup', saved)).toBeGreaterThan(0)
       await looks(home)
       expect((await client.append(session_id, said('two'))).status).toBe(201)
-      cpSync(home, crashed, { recursive: true })
+      copyHome(home, crashed)
       for (const name of ['lock', 'holder.json']) rmSync(join(crashed, 'logs', '.journal', name))
     })
     for (const from of [home, crashed]) {
