@@ -53,6 +53,14 @@ describe('a slow sender', () => {
     expect((await running.admin.start()).status).toBe(201)
   })
 
+  it('of a body is refused no later where nothing had come for a while', async () => {
+    const running = await run(undefined, { patience: PATIENCE })
+    await wait(6 * PATIENCE)
+    const body = JSON.stringify({ user_id: 'ada', performer_id: 'device-7' })
+    const pieces = Array.from({ length: 14 }, (_, i) => body.slice(4 * i, i === 13 ? undefined : 4 * (i + 1)))
+    expect(await drip(running, [headers(running.admin.key, body.length), ...pieces])).toMatch(/^HTTP\/1\.1 408 /)
+  })
+
   it('of a body that never comes is refused, too', async () => {
     const running = await run(undefined, { patience: PATIENCE })
     expect(await drip(running, [headers(running.admin.key, 100)])).toContain('"reason":"body-too-slow"')

@@ -28,7 +28,6 @@ const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>(
 const LOOK_MS = 250
 let looked = performance.now()
 setInterval(() => {
-  if (reading.size === 0) return
   const now = performance.now()
   // Where we ourselves were busy for longer than that, what has come may not have been read yet: nobody is blamed for it.
   const busy = now - looked - 2 * LOOK_MS
