@@ -26,8 +26,10 @@ export async function readJson(incoming: IncomingMessage, patience: number, hold
 /** Bodies that are being read: since when, and how their reading is given up. Looked through now and then, since a timer for each would cost more. */
 const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
 const LOOK_MS = 250
-let looked = performance.now()
-setInterval(() => {
+let looking: NodeJS.Timeout | undefined
+let looked = 0
+
+function look(): void {
   const now = performance.now()
   // Where we ourselves were busy for longer than that, what has come may not have been read yet: nobody is blamed for it.
   const busy = now - looked - 2 * LOOK_MS
@@ -36,7 +38,16 @@ setInterval(() => {
     if (busy > 0) body.until += busy
     if (now > body.until) body.giveUp()
   }
-}, LOOK_MS).unref()
+  if (reading.size > 0) return
+  clearInterval(looking)
+  looking = undefined
+}
+
+function startLooking(): void {
+  if (looking) return
+  looked = performance.now()
+  looking = setInterval(look, LOOK_MS).unref()
+}
 
 /** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
 function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promise<Uint8Array> {
@@ -48,6 +59,7 @@ function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promis
       reading.delete(incoming)
       work()
     }
+    startLooking()
     reading.set(incoming, { until: performance.now() + patience, giveUp: () => give(() => reject(tooSlow())) })
     let length = 0
     incoming.on('data', (chunk: Buffer) => {
