@@ -133,9 +133,12 @@ describe('answers that nobody takes', () => {
     const { held_bytes } = await until(
       'nothing is held',
       () => loadOf(home, apart.url),
-      (load) => load.held_bytes > 16_000_000,
+      // Hardly one more fits; others are still coming, and are refused.
+      (load) => load.held_bytes > 16_700_000,
     )
-    expect(held_bytes).toBeLessThan(20 * 1024 * 1024)
+    // A sixteenth of the heap, which newer Nodes make larger: half of what was asked for.
+    expect(held_bytes).toBeLessThan(30 * 1024 * 1024)
+    await wait(500)
     let came = ''
     socket.setEncoding('latin1').on('data', (data) => {
       came += data
