@@ -6,6 +6,7 @@ import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest, numbered, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
+import { pageOf, Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { Listed, query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
@@ -215,16 +216,10 @@ const revoke = command({
 const A_FEW = 16
 
 async function* allShown(read: Read): AsyncGenerator<z.infer<typeof shown>> {
-  let where = ''
-  let values: string[] = []
-  for (;;) {
-    const rows = read(keys).find(`${where} ORDER BY created_at DESC, key_id DESC LIMIT ?`, ...values, A_FEW)
-    for (const row of rows) yield shownOf(row)
-    const last = rows.at(-1)
-    if (!last) return
-    where = 'WHERE (created_at, key_id) < (?, ?)'
-    values = [last.created_at, last.key_id]
-    await turn()
+  for (let cursor: string | null | undefined; cursor !== null; await turn()) {
+    const page = pageOf(read(keys), new Where(), ['created_at', 'key_id'], { limit: A_FEW, cursor })
+    for (const row of page.rows) yield shownOf(row)
+    cursor = page.next_cursor
   }
 }
 
