@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http'
 import { Refusal } from '../core/errors.ts'
 import type { Hold } from './burden.ts'
 import { parseJson } from './json.ts'
+import { Looking } from './looking.ts'
 import { Pieces } from './pieces.ts'
 import { mediaType, unsupported } from './request.ts'
 
@@ -23,31 +24,16 @@ export async function readJson(incoming: IncomingMessage, patience: number, hold
   return parseJson(await gather(incoming, patience, hold))
 }
 
-/** Bodies that are being read: since when, and how their reading is given up. Looked through now and then, since a timer for each would cost more. */
+/** Bodies that are being read: until when, and how their reading is given up. */
 const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
-const LOOK_MS = 250
-let looking: NodeJS.Timeout | undefined
-let looked = 0
 
-function look(): void {
-  const now = performance.now()
-  // Where we ourselves were busy for longer than that, what has come may not have been read yet: nobody is blamed for it.
-  const busy = now - looked - 2 * LOOK_MS
-  looked = now
+const looking = new Looking((now, busy) => {
   for (const body of reading.values()) {
-    if (busy > 0) body.until += busy
+    body.until += busy
     if (now > body.until) body.giveUp()
   }
-  if (reading.size > 0) return
-  clearInterval(looking)
-  looking = undefined
-}
-
-function startLooking(): void {
-  if (looking) return
-  looked = performance.now()
-  looking = setInterval(look, LOOK_MS).unref()
-}
+  if (reading.size === 0) looking.end()
+})
 
 /** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
 function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promise<Uint8Array> {
@@ -59,7 +45,7 @@ function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promis
       reading.delete(incoming)
       work()
     }
-    startLooking()
+    looking.begin()
     reading.set(incoming, { until: performance.now() + patience, giveUp: () => give(() => reject(tooSlow())) })
     let length = 0
     incoming.on('data', (chunk: Buffer) => {

@@ -10,11 +10,11 @@ import { asTold, type Stand } from '../core/sight.ts'
 import { beginningOf } from '../core/sound.ts'
 import { whenOver } from './connections.ts'
 import type { Still } from './flow.ts'
+import { Looking } from './looking.ts'
 import { problemOf } from './problem.ts'
 
 const AT_ONCE = 64 * 1024
 const HEARTBEAT_MS = 15_000
-const LOOK_MS = 250
 /** How many are sent something, and for how long, before others have their turn. */
 const SLICE = 64
 const SLICE_MS = 2
@@ -52,8 +52,7 @@ export class Followers {
   readonly #patience: number
   /** Thousands may stand at the same place: what they are sent is read once. */
   readonly #pieces = new Map<string, Piece>()
-  #looking: NodeJS.Timeout | undefined
-  #looked = 0
+  readonly #looking = new Looking((now, busy) => this.#look(now, busy))
   /** Who has taken what it was sent, and may have more to come. */
   readonly #ready = new Set<Follower>()
 
@@ -63,10 +62,7 @@ export class Followers {
 
   /** Sends what there is, and what comes, until either side ends it. */
   follow(following: Following, outgoing: ServerResponse): void {
-    if (!this.#looking) {
-      this.#looked = performance.now()
-      this.#looking = setInterval(() => this.#look(), LOOK_MS).unref()
-    }
+    this.#looking.begin()
     const follower = new Follower(this, following, outgoing)
     this.#open.add(follower)
     whenOver(outgoing, () => this.#left(follower))
@@ -85,9 +81,7 @@ export class Followers {
     follower.leave()
     this.took(follower, follower.underWay)
     this.#open.delete(follower)
-    if (this.#open.size > 0) return
-    clearInterval(this.#looking)
-    this.#looking = undefined
+    if (this.#open.size === 0) this.#looking.end()
   }
 
   /** So many bytes are on their way to this reader from now on. */
@@ -124,12 +118,8 @@ export class Followers {
     if (this.#ready.size > 0) setImmediate(() => this.#goOn())
   }
 
-  #look(): void {
-    const now = performance.now()
-    // Where we ourselves were busy for longer than that, no reader is to blame for it.
-    const busy = now - this.#looked - 2 * LOOK_MS
-    this.#looked = now
-    if (busy > 0) for (const follower of this.#sending) follower.since += busy
+  #look(now: number, busy: number): void {
+    for (const follower of this.#sending) follower.since += busy
     const longAgo = now - this.#patience
     for (const follower of [...this.#sending]) {
       if (follower.since > longAgo) break
