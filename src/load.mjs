@@ -9,6 +9,7 @@ import { createRequire } from 'node:module'
 import { basename, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { constants, Script } from 'node:vm'
+import { isMainThread } from 'node:worker_threads'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
 const cache = join(root, 'node_modules', '.cache', 'sessile')
@@ -83,7 +84,7 @@ function keptAt(file) {
 function keep(file, text, code) {
   const parts = { '.cjs': text, '.v8': Buffer.concat([sealOf(text, code), code]) }
   // What has run may have asked that its own files be private. This is no secret, and whoever runs it next may be another.
-  const mask = process.umask(0o022)
+  const mask = isMainThread ? process.umask(0o022) : undefined
   try {
     mkdirSync(cache, { recursive: true })
     const of = basename(file).slice(0, -'0123456789abcdef'.length)
@@ -96,7 +97,7 @@ function keep(file, text, code) {
   } catch {
     if (existsSync(`${file}.${process.pid}`)) rmSync(`${file}.${process.pid}`)
   }
-  process.umask(mask)
+  if (mask !== undefined) process.umask(mask)
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

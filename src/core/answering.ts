@@ -5,22 +5,45 @@ import { Refusal } from './errors.ts'
 import type { Events } from './event.ts'
 import type { Shelf } from './log.ts'
 import type { Remembered } from './names.ts'
+import { nobody } from './policy.ts'
 import { isErased, parseLine, type Recorded } from './record.ts'
 import { placeAt, soundLines } from './sound.ts'
 
-export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
-  const { command, request, done, failed, records, command_id, before, refusal, revealed } = waiting
-  if (refusal !== undefined) {
-    failed(refusal)
-    return
-  }
+/** Makes the answer while what was recorded is being synced: then nothing else of the command has to be kept till it can be given. */
+export function prepare(waiting: Waiting): void {
+  if (waiting.refusal !== undefined || waiting.before || waiting.told) return
   try {
-    const told = command.answer(before ? recall(before, command_id, shelf, events) : records, request.input)
-    done(revealed ? { ...(told as object), ...revealed } : told)
+    waiting.told = { is: told(waiting, waiting.records) }
   } catch (error) {
-    failed(error)
+    waiting.refusal = error
+  }
+  waiting.records = NONE
+  waiting.request = OVER
+}
+
+export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
+  prepare(waiting)
+  const { done, failed, command_id, before, refusal } = waiting
+  if (refusal !== undefined) failed(refusal)
+  else if (!before) done(waiting.told?.is)
+  else {
+    try {
+      done(told(waiting, recall(before, command_id, shelf, events)))
+    } catch (error) {
+      failed(error)
+    }
   }
 }
+
+const NONE: Recorded[] = []
+const OVER: Waiting['request'] = { input: undefined, body: undefined, caller: nobody }
+
+function told({ command, request: { input, tell = asItIs }, revealed }: Waiting, records: Recorded[]): unknown {
+  const answer = command.answer(records, input)
+  return tell(revealed ? { ...(answer as object), ...revealed } : answer)
+}
+
+const asItIs = (answer: unknown) => answer
 
 /** The records of the first request of this name: in each log they stand side by side. */
 function recall(places: readonly Remembered[], command_id: string | undefined, shelf: Shelf, events: Events): Recorded[] {

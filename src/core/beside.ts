@@ -1,6 +1,7 @@
 // A rebuild beside the live views: the recorder's note of which logs grew while another process folds them anew.
 
 import { Refusal } from './errors.ts'
+import type { End } from './heads.ts'
 import type { Line } from './log.ts'
 import type { Mark, Views } from './views.ts'
 
@@ -13,16 +14,27 @@ interface Recording {
   token(): string
   /** Runs a job between two batches. */
   between<T>(job: () => T): Promise<T>
-  /** Brings everything to where another process finds it; returns how far that is. */
+  /** Brings nearly everything to where another process finds it, in steps: nobody's answer waits for long. */
+  approach(): Promise<void>
+  /** Brings there what is left; returns how far that is. */
   settle(): Mark
+  /** Where a log ends. */
+  endOf(log: string): End | undefined
   /** Puts other views in the place of the live ones. */
   replace(adopt: (mark: Mark, live: Views) => Views): void
+}
+
+/** What grew since a rebuild last asked: logs of which the end is all that is new to the views, and others, which have to be folded. */
+export interface Grown {
+  ends: Map<string, End>
+  others: string[]
 }
 
 export class Beside {
   readonly #recording: Recording
   #token: string | undefined
-  #grown = new Set<string>()
+  /** The logs that grew, and whether by nothing but plain lines. */
+  #grown = new Map<string, boolean>()
   #asked = 0
 
   constructor(recording: Recording) {
@@ -30,7 +42,8 @@ export class Beside {
   }
 
   /** A rebuild begins; one that began before it is forgotten. */
-  begins(): Promise<{ rebuild: string; mark: Mark }> {
+  async begins(): Promise<{ rebuild: string; mark: Mark }> {
+    await this.#recording.approach()
     return this.#recording.between(() => {
       const mark = this.#recording.settle()
       const rebuild = this.#recording.token()
@@ -40,7 +53,8 @@ export class Beside {
   }
 
   /** Tells a rebuild which logs have grown since it last asked. */
-  goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
+  async goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
+    await this.#recording.approach()
     return this.#recording.between(() => {
       this.#mustBe(token)
       // Where this fails, nothing that grew is forgotten.
@@ -50,11 +64,17 @@ export class Beside {
   }
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
-  ends(token: string, adopt: (grown: readonly string[], mark: Mark, live: Views) => Views): Promise<void> {
+  async ends(token: string, adopt: (grown: Grown, mark: Mark, live: Views) => Views): Promise<void> {
+    await this.#recording.approach()
     return this.#recording.between(() => {
       this.#mustBe(token)
       this.#recording.settle()
-      const grown = this.#since()
+      const grown: Grown = { ends: new Map(), others: [] }
+      for (const [log, plain] of this.#grown) {
+        const end = plain ? this.#recording.endOf(log) : undefined
+        if (end) grown.ends.set(log, end)
+        else grown.others.push(log)
+      }
       this.#forget()
       this.#recording.replace((mark, live) => adopt(grown, mark, live))
     })
@@ -63,13 +83,13 @@ export class Beside {
   grew(lines: readonly Line[]): void {
     if (this.#token === undefined) return
     if (performance.now() - this.#asked > SILENT_MS) this.#forget()
-    else for (const { log } of lines) this.#grown.add(log)
+    else for (const { log, plain = false } of lines) this.#grown.set(log, plain && this.#grown.get(log) !== false)
   }
 
   /** Takes note from here on, for this rebuild and no other. */
   #note(token: string): void {
     this.#token = token
-    this.#grown = new Set()
+    this.#grown = new Map()
     this.#asked = performance.now()
   }
 
@@ -79,13 +99,13 @@ export class Beside {
   }
 
   #since(): string[] {
-    const grown = [...this.#grown]
+    const grown = [...this.#grown.keys()]
     this.#note(this.#token as string)
     return grown
   }
 
   #forget(): void {
     this.#token = undefined
-    this.#grown = new Set()
+    this.#grown = new Map()
   }
 }

@@ -4,6 +4,8 @@
 export const bounds = {
   /** Commands decided before what they made is written. */
   batch: 1024,
+  /** With so many lines a second and more, a thread of its own writes them. */
+  busy: 2000,
   /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. */
   names: 28_000,
   heads: 8192,

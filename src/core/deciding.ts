@@ -9,17 +9,18 @@ import { type Draft, logOf } from './event.ts'
 import type { Gathered } from './feature.ts'
 import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
-import { auditLog, type Line, type Log } from './log.ts'
+import { auditLog, type Line, type Log, type Report, saysWhoMay } from './log.ts'
 import { rawMedia } from './media.ts'
 import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
 import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
-import { seal } from './seal.ts'
+import { unsealed } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
 import { concern, type Trace } from './trail.ts'
 import { Trailing } from './trailing.ts'
+import type { Read } from './view.ts'
 import type { Views } from './views.ts'
 
 export interface Request {
@@ -31,6 +32,8 @@ export interface Request {
   /** The caller's own name for this request (`Idempotency-Key`). */
   key?: string | undefined
   trace?: Trace | undefined
+  /** What becomes of the answer before it is given. */
+  tell?: ((answer: unknown) => unknown) | undefined
 }
 
 export interface Waiting {
@@ -45,6 +48,8 @@ export interface Waiting {
   /** Where the records of the first request with the same key stand. */
   before: readonly Remembered[] | undefined
   refusal: unknown
+  /** The answer, once it is made. */
+  told: { is: unknown } | undefined
 }
 
 export const waitingFor = (
@@ -62,6 +67,7 @@ export const waitingFor = (
   revealed: undefined,
   before: undefined,
   refusal: undefined,
+  told: undefined,
 })
 
 /** What deciding needs to know and to draw from. */
@@ -73,6 +79,18 @@ export interface Grounds {
   source: Source
 }
 
+/** What a recorder is made of. */
+export interface Parts extends Grounds {
+  views: Views
+  report: Report
+  /** Brings back views that failed while running. */
+  restore: (distrust: string | undefined) => Promise<Views>
+  /** Called once when the log can no longer be trusted: the process must end. */
+  fatal: (error: Error) => void
+}
+
+type Same = Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'ours' | 'lastAt' | 'damaged'>
+
 export class Deciding {
   readonly heads: Heads
   #views: Views
@@ -81,9 +99,11 @@ export class Deciding {
   latest: number
   /** Every record from now on has this time or a later one. */
   #earliest = 0
+  /** How many records were decided by which somebody may do more, or less; and how often other views took the place of these. */
+  rulings = 0
   readonly #parts: Grounds
   /** What is the same for every command. */
-  readonly #same: Pick<Decision<unknown, string>, 'settings' | 'ulid' | 'secret' | 'event' | 'ours' | 'lastAt' | 'damaged'>
+  readonly #same: Same
   #printed = { at: -1, text: '' }
 
   constructor(parts: Grounds, views: Views) {
@@ -110,6 +130,7 @@ export class Deciding {
   /** Other views take their place, which have come as far. */
   set views(views: Views) {
     this.#views = views
+    this.rulings++
     this.heads.clear()
     this.#trailing = new Trailing(views, this.heads)
   }
@@ -175,30 +196,15 @@ export class Deciding {
     }
     // Law 6: the server's clock, and never earlier than the last record.
     this.latest = Math.max(this.latest, this.#earliest, this.#parts.source.now())
-    return command.decide({
-      settings: this.#same.settings,
-      ulid: this.#same.ulid,
-      secret: this.#same.secret,
-      event: this.#same.event,
-      ours: this.#same.ours,
-      lastAt: this.#same.lastAt,
-      damaged: this.#same.damaged,
-      input: request.input,
-      prepared: request.prepared,
-      caller: request.caller,
-      read: this.views.read,
-      now: this.latest,
-      refuse: refuserOf(command),
-      reveal: revealerOf(waiting),
-      concerns: concernerOf(request),
-    })
+    return command.decide(new Choice(this.#same, waiting, this.views.read, this.latest))
   }
 
   #record(draft: Draft, waiting: Waiting, lines: Line[]): void {
     const { user_id, session_id, performer_id } = draft.owner
     const timestamp = this.#timestamp()
     assert(draft.event.home !== 'session' || session_id !== undefined, `${draft.type} without a session`)
-    const [log, damage] = this.#home(draft, timestamp)
+    const log = this.#home(draft, timestamp)
+    const damage = this.#damageOf(log)
     if (damage !== undefined) throw new Refusal('unavailable', 'log-damaged', `The log takes no more records: ${damage}.`)
 
     const at = `records.${waiting.records.length}.data`
@@ -221,26 +227,40 @@ export class Deciding {
       command_id: waiting.command_id,
       data: draft.data,
     } as Recorded
-    const { line, hash } = seal(before.hash, contentOf(record))
-    if (line.length > LARGEST_LINE) {
-      throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${line.length}.`)
+    const bytes = unsealed(contentOf(record))
+    if (bytes.length > LARGEST_LINE) {
+      throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${bytes.length}.`)
     }
     this.views.name(waiting.command_id, log, before.size)
     this.views.apply(record)
-    this.heads.move(log, { seq: record.seq, hash, size: before.size + line.length, at: this.latest })
-    lines.push({ log, offset: before.size, bytes: line, more: true })
+    const plain = waiting.command_id === undefined && !this.views.folds(draft.type)
+    const line: Line = {
+      log,
+      offset: before.size,
+      bytes,
+      more: true,
+      follows: before.hash,
+      hash: undefined,
+      place: undefined,
+      plain,
+    }
+    this.heads.move(log, { seq: record.seq, hash: line, size: before.size + bytes.length, at: this.latest })
+    lines.push(line)
+    if (saysWhoMay(log)) this.rulings++
     waiting.records.push(record)
   }
 
-  /** The log that a draft goes to, and what is wrong with it. The trail takes the next part of its day where one is damaged. */
-  #home({ event: { home }, owner }: Draft, timestamp: string): [log: string, damage: string | undefined] {
-    const damageOf = (log: string) => this.#parts.log.damaged.get(log) ?? this.views.damaged.get(log)
-    const first = logOf(home, { ...owner, timestamp })
-    if (home !== 'audit') return [first, damageOf(first)]
-    for (let part = 1; ; part++) {
-      const log = auditLog(timestamp, part)
-      if (damageOf(log) === undefined) return [log, undefined]
-    }
+  /** The log that a draft goes to. The trail takes the next part of its day where one is damaged. */
+  #home({ event: { home }, owner }: Draft, timestamp: string): string {
+    const first = logOf(home, owner, timestamp)
+    if (home !== 'audit') return first
+    for (let [log, part] = [first, 2]; ; log = auditLog(timestamp, part++)) if (this.#damageOf(log) === undefined) return log
+  }
+
+  /** Why a log takes no more; there is hardly ever one. */
+  #damageOf(log: string): string | undefined {
+    const [lost, unfolded] = [this.#parts.log.damaged, this.views.damaged]
+    return lost.size + unfolded.size === 0 ? undefined : (lost.get(log) ?? unfolded.get(log))
   }
 
   /** The records of a batch share a few moments: each is printed once. */
@@ -250,22 +270,57 @@ export class Deciding {
   }
 }
 
-// Made for every command. Where a loader keeps the names of functions, one that stands in an object literal is given its
-// name each time anew, which costs more than the function.
-const refuserOf =
-  ({ refuses }: Command): Decision<unknown, string>['refuse'] =>
-  (reason, detail, facts) =>
-    refusalOf(refuses, reason, detail, facts)
-const revealerOf =
-  (waiting: Waiting): Decision<unknown, string>['reveal'] =>
-  (once) => {
-    waiting.revealed = once
+/** What a command is decided on. One is made for each: what few commands ask for is made when they do. */
+class Choice implements Decision<unknown, string> {
+  readonly settings: Settings
+  readonly ulid: () => string
+  readonly secret: () => string
+  readonly event: Same['event']
+  readonly ours: Same['ours']
+  readonly lastAt: Same['lastAt']
+  readonly damaged: Same['damaged']
+  readonly input: unknown
+  readonly prepared: unknown
+  readonly caller: Caller
+  readonly read: Read
+  readonly now: number
+  readonly #waiting: Waiting
+
+  constructor(same: Same, waiting: Waiting, read: Read, now: number) {
+    this.settings = same.settings
+    this.ulid = same.ulid
+    this.secret = same.secret
+    this.event = same.event
+    this.ours = same.ours
+    this.lastAt = same.lastAt
+    this.damaged = same.damaged
+    this.input = waiting.request.input
+    this.prepared = waiting.request.prepared
+    this.caller = waiting.request.caller
+    this.read = read
+    this.now = now
+    this.#waiting = waiting
   }
-const concernerOf =
-  ({ trace }: Request): Decision<unknown, string>['concerns'] =>
-  (...users) => {
-    if (trace) concern(trace, users)
+
+  get refuse(): Decision<unknown, string>['refuse'] {
+    const { refuses } = this.#waiting.command
+    return (reason, detail, facts) => refusalOf(refuses, reason, detail, facts)
   }
+
+  get reveal(): Decision<unknown, string>['reveal'] {
+    const waiting = this.#waiting
+    return (once) => {
+      waiting.revealed = once
+    }
+  }
+
+  get concerns(): Decision<unknown, string>['concerns'] {
+    const { trace } = this.#waiting.request
+    return (...users) => {
+      if (trace) concern(trace, users)
+    }
+  }
+}
 
 const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
 

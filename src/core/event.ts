@@ -9,7 +9,12 @@ import type { Envelope, Recorded } from './record.ts'
 export type Home = 'session' | 'user' | 'account' | 'audit'
 
 /** Which log a record goes to, by what its envelope says. */
-export function logOf(home: Home, { user_id, session_id = '', timestamp }: Pick<Envelope, 'user_id' | 'session_id' | 'timestamp'>) {
+export function logOf(
+  home: Home,
+  of: Pick<Envelope, 'user_id' | 'session_id'> & { timestamp?: string },
+  timestamp = of.timestamp ?? '',
+) {
+  const { user_id, session_id = '' } = of
   if (home === 'session') return sessionLog(user_id, session_id)
   if (home === 'user') return userLog(user_id)
   return home === 'account' ? accountLog(user_id) : auditLog(timestamp)

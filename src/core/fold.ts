@@ -1,8 +1,9 @@
 // Folding: the one way in which a line of a log becomes rows. The recorder's catching up and every rebuild go through here.
 
+import type { Grown } from './beside.ts'
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
-import type { Head } from './heads.ts'
+import type { End } from './heads.ts'
 import { countsInPart, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
@@ -24,7 +25,7 @@ interface Seen {
 }
 
 /** Where a log ends, of which this was seen after what was known before. */
-function endOf({ last, whole }: Seen, before: Head | undefined): Head {
+function endOf({ last, whole }: Seen, before: End | undefined): End {
   const at = whole ? Date.parse((scan(whole.bytes) as Scanned).envelope.timestamp) : (before?.at ?? 0)
   if (whole === last) return { seq: (scan(last.bytes) as Scanned).envelope.seq, hash: hashIn(last.bytes), size: last.end, at }
   const { seq, hash } = parseLine(last.bytes) as Erased
@@ -42,15 +43,15 @@ function endOf({ last, whole }: Seen, before: Head | undefined): Head {
 function foldLog(
   folding: Folding,
   log: string,
-  { from, until }: { from: Head | undefined; until: number },
+  { from, until }: { from: End | undefined; until: number },
   told: () => void = () => {},
-): { head: Head | undefined; wrong: string | undefined } {
+): { head: End | undefined; wrong: string | undefined } {
   const quick = foldWithin(folding, log, { from, until }, told)
   if (quick.wrong === undefined) return quick
   const { head, wrong } = foldWithin(folding, log, { from, until, every: true })
   if (head === from || !countsInPart(log)) return { head: from, wrong }
   // The failed line may have changed some rows: its log is folded once more, up to it.
-  return { ...foldWithin(folding, log, { from, until: (head as Head).size, every: true }), wrong }
+  return { ...foldWithin(folding, log, { from, until: (head as End).size, every: true }), wrong }
 }
 
 interface Folding {
@@ -62,7 +63,7 @@ interface Folding {
 }
 
 interface Span {
-  from: Head | undefined
+  from: End | undefined
   until: number
   /** Is every seal checked? */
   every?: boolean
@@ -293,12 +294,12 @@ export const agreeing = <T>(make: (without: ReadonlySet<string>) => Promise<T>):
   })
 
 /** Runs a long piece of work while others get their turn; tells how far it is, where somebody asks. */
-export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: P) => void = () => {}): Promise<R> {
+export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: P) => void = () => {}, rest = turn): Promise<R> {
   for (;;) {
     const step = work.next()
     if (step.done) return step.value
     tell(step.value)
-    await turn()
+    await rest()
   }
 }
 
@@ -308,13 +309,14 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
  */
 export function adopt(
   { fresh, live, gathered, shelf }: { fresh: string; live: Views; gathered: Gathered; shelf: Shelf },
-  touched: Iterable<string>,
+  { ends, others }: Grown,
   mark: Mark,
 ): Views {
   const views = reopen(fresh, gathered)
   try {
     views.begin()
-    for (const log of touched) catchUp(views, gathered.events, shelf, log)
+    for (const [log, end] of ends) views.putHead(log, end)
+    for (const log of others) catchUp(views, gathered.events, shelf, log)
     views.commit(mark)
     views.harden(mark)
   } finally {

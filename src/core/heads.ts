@@ -2,9 +2,11 @@
 // table, never a second truth: changes are noted so that a failed command or batch can be undone.
 
 import { bounds } from './bounds.ts'
+import type { Line } from './log.ts'
 import { genesis } from './seal.ts'
 
-export interface Head {
+/** The end of a log, as it is kept. */
+export interface End {
   readonly seq: number
   /** Of its last line, as it stands there. */
   readonly hash: string
@@ -13,15 +15,20 @@ export interface Head {
   readonly at: number
 }
 
+/** The end of a log while it grows: the hash of a line that is on its way to the disk is the line, which will have it. */
+interface Head extends Omit<End, 'hash'> {
+  readonly hash: string | Line
+}
+
 export class Heads {
-  readonly #load: (log: string) => Head | undefined
+  readonly #load: (log: string) => End | undefined
   readonly #known = new Map<string, Head>()
   readonly #dirty = new Set<string>()
   /** Which logs moved, and from where, in order: what is to be undone. */
   readonly #moved: string[] = []
   readonly #before: (Head | undefined)[] = []
 
-  constructor(load: (log: string) => Head | undefined) {
+  constructor(load: (log: string) => End | undefined) {
     this.#load = load
   }
 
@@ -43,6 +50,21 @@ export class Heads {
     this.#before.push(this.#known.get(log))
     this.#known.set(log, head)
     this.#dirty.add(log)
+  }
+
+  /** The end of a log that can be kept; undefined while its last line is on its way. */
+  endOf(log: string): End | undefined {
+    const head = this.find(log)
+    const hash = typeof head?.hash === 'object' ? head.hash.hash : head?.hash
+    return head && hash !== undefined ? { ...head, hash } : undefined
+  }
+
+  /** These lines are durable: what is known of their hashes no longer hangs on them. */
+  sealed(lines: readonly Line[]): void {
+    for (const line of lines) {
+      const head = this.#known.get(line.log)
+      if (head?.hash === line && line.hash !== undefined) this.#known.set(line.log, { ...head, hash: line.hash })
+    }
   }
 
   /** A place to come back to. */

@@ -7,6 +7,20 @@ export interface Line {
   offset: number
   bytes: Buffer
   more: boolean
+  /** Of a line that has yet to be sealed: the hash that it follows, or the line before it, which is on its way as well. */
+  follows?: string | Line | undefined
+  /** Its hash, once it is durable. */
+  hash?: string | undefined
+  /** Does it change no row, and bear no name? Then all that the views know of it is where its log ends. */
+  plain?: boolean
+  /** Where the log keeps it till then. */
+  place?: Place | undefined
+}
+
+/** A place within one of the batches that are on their way to the disk. */
+interface Place {
+  batch: number
+  end: number
 }
 
 /** A line that the log has acknowledged and still holds in its journal. */
@@ -40,10 +54,18 @@ export interface Log extends Shelf {
   readonly lsn: number
   /** The place in order of the last line that is durable. */
   readonly durable: number
-  /** Writes the lines, in order, whole commands only; they are neither durable nor to be read before the next `sync`. */
+  /**
+   * Writes the lines, in order, whole commands only, and seals those that are not; they are neither durable nor to be read before the next
+   * `sync`. What cannot be written is told here, or where others do the writing, by that sync.
+   */
   write(lines: readonly Line[]): void
-  /** Makes everything durable that was written before; more may be written meanwhile. One call at a time. */
+  /**
+   * Makes everything durable that was written before; more may be written meanwhile. One call at a time. Where it throws
+   * `NotWritten`, `durable` says what is durable all the same, and nothing more is written before `takeBack`.
+   */
   sync(): Promise<void>
+  /** Forgets what was written and is not durable, after a sync that threw `NotWritten`. Whoever calls this has forgotten it, too. */
+  takeBack(): void
   /** Brings every acknowledged line into the file of its log, where other processes find it; throws where it cannot. */
   settle(): void
   /** The same in steps, of which each is short: the lines that were acknowledged when it began are in their files when it ends. */
@@ -79,7 +101,19 @@ export type Report = (message: string, facts?: Record<string, unknown>) => void
 /** What of a log's name may be told where no user may be named: the session, or the account. */
 export const lastName = (log: string) => log.slice(log.lastIndexOf('/') + 1)
 
-export const sessionLog = (user_id: string, session_id: string) => `users/${user_id}/sessions/${session_id}`
+/** The names of logs that were asked for lately: whoever looks for one text again and again finds it faster by its very self. */
+const known = new Map<string, string>()
+const MOST_KNOWN = 16_384
+
+export function sessionLog(user_id: string, session_id: string): string {
+  const log = known.get(session_id)
+  if (log?.startsWith(user_id, 'users/'.length) && log.length === 'users//sessions/'.length + user_id.length + session_id.length)
+    return log
+  const made = `users/${user_id}/sessions/${session_id}`
+  if (known.size >= MOST_KNOWN) known.clear()
+  known.set(session_id, made)
+  return made
+}
 export const isSessionLog = (log: string) => /^users\/[^/]+\/sessions\//.test(log)
 /** Whose log it is, where it is a user's. */
 export const userOf = (log: string) => (log.startsWith('users/') ? log.split('/')[1] : undefined)

@@ -10,27 +10,19 @@
 // A failed sync is the end of this process: what the disk holds is unknown until the log is read again.
 
 import { tryAgain } from './again.ts'
-import { answer } from './answering.ts'
+import { answer, prepare } from './answering.ts'
 import { Beside } from './beside.ts'
 import { bounds } from './bounds.ts'
 import type { Command } from './command.ts'
-import { Deciding, type Grounds, type Request, type Waiting, waitingFor } from './deciding.ts'
+import { Deciding, type Parts, type Request, type Waiting, waitingFor } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
-import { type Line, type Log, NotWritten, type Report, SyncFailed } from './log.ts'
-import { Syncing } from './syncing.ts'
+import { type Line, type Log, NotWritten } from './log.ts'
+import { Steps } from './steps.ts'
+import { type Batch, Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
 import { Watchers } from './watchers.ts'
-
-export interface Parts extends Grounds {
-  views: Views
-  report: Report
-  /** Brings back views that failed while running. */
-  restore: (distrust: string | undefined) => Promise<Views>
-  /** Called once when the log can no longer be trusted: the process must end. */
-  fatal: (error: Error) => void
-}
 
 const MOST_BYTES = 4 * 1024 * 1024
 const MOST_WAITING = 16_384
@@ -38,7 +30,7 @@ const COMMIT_AFTER_MS = 100
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
 /** So few wait for the sync that is under way rather than be written by themselves. */
-const FEW = 8
+const FEW = 3
 
 export class Recorder {
   readonly #parts: Parts
@@ -46,7 +38,7 @@ export class Recorder {
   readonly #deciding: Deciding
   readonly #queue: Waiting[] = []
   readonly #jobs: (() => Promise<void> | void)[] = []
-  readonly watchers = new Watchers()
+  readonly watchers = new Watchers(() => this.#deciding.rulings)
   #running: Promise<void> | undefined
   readonly #syncing: Syncing
   #stalled: Refusal | undefined
@@ -58,7 +50,7 @@ export class Recorder {
   #opened = 0
   /** Does it hold anything but the trail, which nobody waits to read? */
   #awaited = false
-  #checkpointing: Promise<void> | undefined
+  readonly #steps: Steps
   /** A rebuild beside the live views, where there is one. */
   readonly beside: Beside
 
@@ -66,9 +58,22 @@ export class Recorder {
     this.#parts = parts
     this.#log = parts.log
     this.#deciding = new Deciding(parts, parts.views)
+    const between = <T>(job: () => Promise<T> | T) => this.between(job)
+    this.#steps = new Steps({
+      log: parts.log,
+      between,
+      trail: (upTo) => this.#trail(upTo),
+      harden: () => {
+        this.#commitAll()
+        this.#tending(() => this.#deciding.views.harden(this.#mark))
+      },
+      die: (error) => this.#die(error, []),
+    })
     this.beside = new Beside({
       token: parts.source.uuid,
-      between: (job) => this.between(job),
+      between,
+      approach: () => this.#steps.approach(),
+      endOf: (log) => this.#deciding.heads.endOf(log),
       settle: () => {
         this.#commit()
         this.#log.settle()
@@ -79,11 +84,8 @@ export class Recorder {
           this.#deciding.views = adopt(this.#mark, this.#deciding.views)
         }),
     })
-    this.#syncing = new Syncing(
-      parts.log,
-      ({ waiting, lines }) => this.#answer(waiting, lines),
-      (error, waiting) => this.#die(error, waiting),
-    )
+    const answer = ({ waiting, lines }: Batch) => this.#answer(waiting, lines)
+    this.#syncing = new Syncing(parts.log, answer, (error, waiting) => this.#syncFailed(error, waiting))
   }
 
   /** Records what a command decides; resolves with its answer once that is durable, rejects with a refusal. */
@@ -108,7 +110,6 @@ export class Recorder {
   get waiting(): number {
     return this.#queue.length
   }
-
   /** Runs between two batches, when the views and the log agree. */
   between<T>(job: () => Promise<T> | T): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -155,16 +156,16 @@ export class Recorder {
 
   async #loop(): Promise<void> {
     try {
-      while (this.#queue.length > 0 || this.#jobs.length > 0) {
+      // To the end of what is under way: who finds no loop running may count on it that all is durable.
+      while (this.#queue.length > 0 || this.#jobs.length > 0 || this.#syncing.underWay) {
         if (this.#jobs.length > 0) await this.#between()
         else if (this.#deciding.views.uncommitted && performance.now() - this.#opened > COMMIT_AFTER_MS) {
           await this.#syncing.underWay
           this.#tend()
         }
         if (this.#queue.length > 0) this.#batch()
-        // While a sync is under way others may join the next batch, and when it ends, those who have come by then; what is
-        // read must not starve.
-        if (this.#queue.length < FEW) await this.#syncing.underWay
+        // While a sync is under way others may join the next batch, and when it ends, those who have come by then.
+        if (this.#queue.length < FEW) await this.#syncing.step
         if (this.#queue.length > 0) await turn()
       }
     } finally {
@@ -212,7 +213,8 @@ export class Recorder {
       this.#writeFailed(error, batch)
       return
     }
-    this.#syncing.add({ waiting: batch, lines })
+    this.#syncing.add({ waiting: batch, lines, lsn: this.#log.lsn })
+    for (const waiting of batch) prepare(waiting)
     this.#trailBehind(lines.length)
   }
 
@@ -228,11 +230,10 @@ export class Recorder {
   /** Answers everyone, and wakes whoever watches a log that grew. */
   #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
     for (const waiting of batch) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
+    this.#deciding.heads.sealed(lines)
     this.beside.grew(lines)
     this.watchers.grew(lines)
   }
-
-  // --- when something fails -----------------------------------------------------------------------------------------
 
   /** Law 5: the write failed, so nothing happened; also not to those who were refused because of what now did not happen. */
   #writeFailed(error: unknown, batch: Waiting[]): void {
@@ -250,23 +251,43 @@ export class Recorder {
     for (const { failed } of batch) failed(notRecorded(error.message, error.full))
   }
 
+  /** Where others write, it is told late that they could not. What has been decided since rests on it, and is forgotten as well. */
+  #syncFailed(error: Error, batch: readonly Waiting[]): void {
+    if (!(error instanceof NotWritten)) {
+      this.#die(error, batch)
+      return
+    }
+    this.#log.takeBack()
+    this.#parts.report('what was decided could not be written', { error: error.message })
+    this.#bringBack(notRecorded(error.message, error.full), batch)
+  }
+
   /** The views failed, not the log: nothing of this batch was recorded. They are brought back, and then work goes on. */
-  #viewsFailed(error: unknown, batch: Waiting[]): void {
+  #viewsFailed(error: unknown, batch: readonly Waiting[]): void {
     const { code, message } = isSqlite(error) ? error : { code: '', message: (error as Error).message }
     this.#parts.report('the views failed', { code, error: message })
+    this.#bringBack(
+      notRecorded(`the views failed: ${message}`, code === 'SQLITE_FULL'),
+      batch,
+      isDamage(code) ? message : undefined,
+    )
+  }
+
+  /** Tells everybody why, and makes the views be those of the log again. `distrust`: why what was committed of them is none of use. */
+  #bringBack(why: Refusal, batch: readonly Waiting[], distrust?: string): void {
     // At once, before anything else can run: what was half done must not be committed, nor heads kept that follow from it.
-    this.#deciding.views.abandon(isDamage(code))
+    this.#deciding.views.abandon(distrust !== undefined)
     this.#deciding.heads.clear()
-    this.#stalled = notRecorded(`the views failed: ${message}`, code === 'SQLITE_FULL')
-    for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(this.#stalled)
-    this.#restoreViews(isDamage(code) ? message : undefined)
+    this.#stalled = why
+    for (const { failed } of [...batch, ...this.#queue.splice(0)]) failed(why)
+    this.#restoreViews(distrust)
   }
 
   #restoreViews(distrust: string | undefined): void {
     const attempt = async () => {
       clearTimeout(this.#timer)
       this.#timer = undefined
-      if (this.#closed) return
+      if (this.#closed || !this.#stalled) return // Where two things failed at a time, one attempt is enough.
       const views = await this.#parts.restore(distrust)
       this.#deciding.views.close()
       this.#deciding.views = views
@@ -297,8 +318,6 @@ export class Recorder {
     this.#parts.fatal(error)
   }
 
-  // --- commits, checkpoints, rebuilds -------------------------------------------------------------------------------
-
   get #mark(): Mark {
     return { journal: this.#log.journal, lsn: this.#log.lsn, timestamp: this.#deciding.latest }
   }
@@ -309,7 +328,10 @@ export class Recorder {
     // After a failed sync nobody knows whether what the rows say is on the disk.
     if (this.#stalled || !this.#deciding.views.uncommitted) return
     this.#log.assertOurs()
-    this.#tending(() => this.#deciding.views.commit(this.#mark))
+    this.#tending(() => {
+      this.#deciding.trailing.catchUp()
+      this.#deciding.views.commit(this.#mark)
+    })
     this.#awaited = false
   }
 
@@ -330,35 +352,14 @@ export class Recorder {
     } catch {
       return // The views are being brought back; the next commit comes with the next batch.
     }
-    if (!this.#log.due || this.#checkpointing) return
+    if (!this.#log.due || this.#steps.checkpointing) return
     this.checkpoint().catch((error: Error) =>
       this.#parts.report('a checkpoint failed; the journal is kept', { error: error.message }),
     )
   }
 
   /** Makes everything durable without the journal. Recording goes on meanwhile; one at a time. */
-  checkpoint(): Promise<void> {
-    this.#checkpointing ??= this.#log
-      .checkpoint({
-        batches: (job) => this.between(job),
-        views: async () => {
-          const upTo = this.#log.lsn
-          while (!(await this.between(() => this.#trail(upTo)))) await turn()
-          await this.between(() => {
-            this.#commitAll()
-            this.#tending(() => this.#deciding.views.harden(this.#mark))
-          })
-        },
-      })
-      .catch((error: Error) => {
-        if (error instanceof SyncFailed) this.#die(error, [])
-        throw error
-      })
-      .finally(() => {
-        this.#checkpointing = undefined
-      })
-    return this.#checkpointing
-  }
+  readonly checkpoint = (): Promise<void> => this.#steps.checkpoint()
 
   /** Brings what trails the views a step closer to this place in order; returns whether it is there. */
   #trail(upTo: number): boolean {
@@ -389,11 +390,8 @@ export class Recorder {
     this.#closed = true
     await this.#running
     clearTimeout(this.#timer)
-    if (!this.#stalled) {
-      await this.checkpoint().catch((error: Error) =>
-        this.#parts.report('the last checkpoint failed; the journal is kept', { error: error.message }),
-      )
-    }
+    const failed = ({ message }: Error) => this.#parts.report('the last checkpoint failed; the journal is kept', { error: message })
+    if (!this.#stalled) await this.checkpoint().catch(failed)
     this.#deciding.views.close()
     this.#log.close()
   }

@@ -9,11 +9,12 @@ const folder = new URL('../../schemas/', import.meta.url)
 
 export class Schemas {
   readonly #ajv = new Ajv2020({ validateFormats: false, strict: true, strictRequired: false })
-  readonly #compiled = new Map<string, ValidateFunction>()
+  /** By name, and by version. */
+  readonly #compiled = new Map<string, ValidateFunction[]>()
 
   /** What is wrong with this value, or undefined where it fits `<name>.v<v>.json`. */
   fault(name: string, v: number, value: unknown, under = 'data'): Fault | undefined {
-    const validate = this.#compiled.get(`${name}.v${v}`) ?? this.#compile(name, v)
+    const validate = this.#compiled.get(name)?.[v] ?? this.#compile(name, v)
     if (validate(value)) return undefined
     const [error] = validate.errors ?? []
     return { path: placeOf(under, error), message: messageOf(error) }
@@ -21,7 +22,9 @@ export class Schemas {
 
   #compile(name: string, v: number): ValidateFunction {
     const validate = this.#ajv.compile(JSON.parse(textOf(`${name}.v${v}.json`)) as object)
-    this.#compiled.set(`${name}.v${v}`, validate)
+    const versions = this.#compiled.get(name) ?? []
+    versions[v] = validate
+    this.#compiled.set(name, versions)
     return validate
   }
 }

@@ -15,10 +15,10 @@ const SALT_FIELD = ',"salt":"'
 const HASH_FIELD = '","hash":"'
 const SALT = 16
 const SALT_TEXT = 22
-const HASH_TEXT = 43
+export const HASH_LENGTH = 43
 
 /** `,"salt":"…22…","hash":"…43…"}` */
-export const SEAL_LENGTH = SALT_FIELD.length + SALT_TEXT + HASH_FIELD.length + HASH_TEXT + 2
+export const SEAL_LENGTH = SALT_FIELD.length + SALT_TEXT + HASH_FIELD.length + HASH_LENGTH + 2
 
 // A hash is kept as it stands in a line, 43 letters of base64url. Text costs less than a buffer of 32 bytes, which would
 // be made outside of the heap for each. In between, bytes are carried as latin1: one letter each.
@@ -44,24 +44,44 @@ const SLAB = 512 * 1024
 let slab = Buffer.allocUnsafeSlow(SLAB)
 let used = 0
 
-/** Seals content into a whole line, newline included. */
-export function seal(previous: string, content: string): { line: Buffer; hash: string } {
-  const most = SALT + 3 * content.length + SEAL_LENGTH + 1
+/** Where a salt and the content after it are put side by side. */
+let room = Buffer.allocUnsafeSlow(64 * 1024)
+
+/** Content as bytes, with room behind it for its seal and a newline: a line that ends in a zero has yet to be sealed. */
+export function unsealed(content: string): Buffer {
+  const most = 3 * content.length + SEAL_LENGTH + 1
   if (used + most > slab.length) {
     slab = Buffer.allocUnsafeSlow(Math.max(SLAB, most))
     used = 0
   }
-  const start = used + SALT
-  draw(slab, used)
-  const end = start + slab.write(content, start)
-  const next = chain(previous, hash('sha256', slab.subarray(used, end), 'binary'))
-  const suffix = `${SALT_FIELD}${slab.toString('base64url', used, start)}${HASH_FIELD}${next}"}\n`
-  used = end + slab.write(suffix, end, 'latin1')
-  return { line: slab.subarray(start, used), hash: next }
+  const start = used
+  used += slab.write(content, start) + SEAL_LENGTH + 1
+  slab[used - 1] = 0
+  return slab.subarray(start, used)
+}
+
+/** Seals such a line where it lies, to the hash of the line before it; returns its own. */
+export function sealIn(line: Buffer, previous: string): string {
+  const at = line.length - 1 - SEAL_LENGTH
+  if (room.length < SALT + at) room = Buffer.allocUnsafeSlow(SALT + at)
+  draw(room)
+  line.copy(room, SALT, 0, at)
+  const next = chain(previous, hash('sha256', room.subarray(0, SALT + at), 'binary'))
+  line.write(`${SALT_FIELD}${room.toString('base64url', 0, SALT)}${HASH_FIELD}${next}"}\n`, at, 'latin1')
+  return next
+}
+
+/** Seals content into a whole line, newline included. */
+export function seal(previous: string, content: string): { line: Buffer; hash: string } {
+  const line = unsealed(content)
+  return { line, hash: sealIn(line, previous) }
 }
 
 /** The hash that stands in a line (without its newline), whatever it is worth. */
-export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max(0, line.length - HASH_TEXT - 2), line.length - 2)
+export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max(0, line.length - HASH_LENGTH - 2), line.length - 2)
+
+/** The hash of the line that ends here among others, newline included. */
+export const hashBefore = (bytes: Buffer, end: number): string => bytes.toString('latin1', end - HASH_LENGTH - 3, end - 3)
 
 /** Does a line end the way one ends that has its content? */
 const isSealed = (line: Buffer): boolean =>
@@ -83,14 +103,11 @@ export function check(previous: string, line: Buffer): Checked {
   // Decoding forgives stray bits in the last character; printing the seal again does not.
   if (suffix === `${SALT_FIELD}${room.toString('base64url', 0, SALT)}${HASH_FIELD}${next}"}`)
     return { ok: true, hash: next, erased: false }
-  const hashText = suffix.slice(-HASH_TEXT - 2, -2)
+  const hashText = suffix.slice(-HASH_LENGTH - 2, -2)
   const printed = `${SALT_FIELD}${reprint(saltText)}${HASH_FIELD}${reprint(hashText)}"}`
   const follows = 'the hash does not follow from the line and the one before it'
   return { ok: false, why: printed === suffix && reprint(saltText) === saltText ? follows : 'the seal is malformed' }
 }
-
-/** Where a salt and the content after it are put side by side. */
-let room = Buffer.allocUnsafeSlow(64 * 1024)
 
 /**
  * The hash that the next line has to follow from: where a seal does not hold, the one that the line claims to have. Three
@@ -105,7 +122,7 @@ const ERASED_END = '","erased_by":"'.length + 36 + 2
 export function statedHash(line: Buffer): string {
   const erased = !isSealed(line) && (line.toString('latin1', 0, 7) === '{"seq":' || line.includes('","erased_by":"'))
   const end = line.length - (erased ? ERASED_END : 2)
-  return line.toString('latin1', Math.max(0, end - HASH_TEXT), Math.max(0, end))
+  return line.toString('latin1', Math.max(0, end - HASH_LENGTH), Math.max(0, end))
 }
 
 const reprint = (text: string) => Buffer.from(text, 'base64url').toString('base64url')

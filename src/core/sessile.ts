@@ -35,6 +35,8 @@ export interface Asking {
   carried?: Preparing<unknown, string>['carried']
   /** Counts a try to prove who one is, under this name, or refuses it. */
   tried?: ((name: string) => void) | undefined
+  /** What becomes of the answer before it is given: a text, say, which is made at leisure. */
+  tell?: ((answer: unknown) => unknown) | undefined
   /** What the trail is told of this request where it is refused; nothing, of what Sessile asks of itself. */
   trace?: Trace | undefined
 }
@@ -70,7 +72,7 @@ export class Sessile {
   }
 
   #perform(command: Command, asking: Asking): Promise<unknown> {
-    const { body, path = NO_PATH, caller, key, trace } = asking
+    const { body, path = NO_PATH, caller, key, trace, tell } = asking
     try {
       demandFactor(caller, command.may)
       if (key !== undefined && !command.named) throw nameless()
@@ -81,11 +83,11 @@ export class Sessile {
       for (const performer of command.who(input)) permitPerformer(caller, performer)
       if (command.tries) asking.tried?.(command.tries(input, caller))
       if (!command.prepare) {
-        const answer = this.recorder.submit(command, { input, body, caller, key, trace })
-        return seesNumbers(caller, users) ? answer : answer.then(unnumbered)
+        const told = seesNumbers(caller, users) ? tell : unnumberedBy(tell)
+        return this.recorder.submit(command, { input, body, caller, key, trace, tell: told })
       }
       return this.#prepare(command, input, asking).then(
-        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared }),
+        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared, tell }),
         (error) => Promise.reject(placed(this.#told(error), command, body)),
       )
     } catch (error) {
@@ -282,6 +284,11 @@ const nameless = () =>
 /** Whoever reads these users' records in numbers of their own is told no number of the log: it would tell of what is left out. */
 const seesNumbers = (caller: Caller, users: readonly string[]) =>
   permits(caller, 'read notes', users) || !permits(caller, 'read', users)
+
+const unnumberedBy =
+  (tell: Asking['tell'] = (answer) => answer) =>
+  (answer: unknown) =>
+    tell(unnumbered(answer))
 
 const NO_PATH: Record<string, string> = {}
 const unheld = () => {}

@@ -3,11 +3,13 @@
 // meanwhile shares the next sync. Batches are answered in the order in which they were written.
 
 import type { Waiting } from './deciding.ts'
-import type { Line, Log } from './log.ts'
+import { type Line, type Log, NotWritten } from './log.ts'
 
-interface Batch {
+export interface Batch {
   waiting: readonly Waiting[]
   lines: readonly Line[]
+  /** Where it ends in order. */
+  lsn: number
 }
 
 /** So much longer or shorter a sync is taken to be after one that was. */
@@ -25,6 +27,8 @@ export class Syncing {
   #written: Batch[] = []
   /** Resolves when all that has been written is answered; undefined when it is. */
   underWay: Promise<void> | undefined
+  /** Resolves when a part of that is answered. */
+  #step: Promise<void> | undefined
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
 
@@ -42,6 +46,11 @@ export class Syncing {
     return this.#takes / 2
   }
 
+  /** Resolves when some more is answered, or nothing is under way. */
+  get step(): Promise<void> | undefined {
+    return this.#step
+  }
+
   add(batch: Batch): void {
     if (batch.lines.length === 0 && !this.underWay) this.#answer(batch)
     else {
@@ -55,19 +64,31 @@ export class Syncing {
       const written = this.#written
       this.#written = []
       try {
-        if (written.some(({ lines }) => lines.length > 0)) await this.#timed()
+        if (written.some(({ lines }) => lines.length > 0)) {
+          const synced = this.#timed()
+          this.#step = synced.catch(() => {})
+          await synced
+        }
       } catch (error) {
         const left = [...written, ...this.#written]
         this.#written = []
-        this.#failed(
-          error as Error,
-          left.flatMap(({ waiting }) => waiting),
-        )
+        this.#end(error as Error, left)
         break
       }
       for (const batch of written) this.#answer(batch)
     }
     this.underWay = undefined
+    this.#step = undefined
+  }
+
+  /** What others wrote, and could not write all of, is known only now: what of it is durable is answered, and the rest is told. */
+  #end(error: Error, left: readonly Batch[]): void {
+    const written = (batch: Batch) => error instanceof NotWritten && batch.lsn <= this.#log.durable
+    for (const batch of left) if (written(batch)) this.#answer(batch)
+    this.#failed(
+      error,
+      left.filter((batch) => !written(batch)).flatMap(({ waiting }) => waiting),
+    )
   }
 
   async #timed(): Promise<void> {

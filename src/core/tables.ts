@@ -153,6 +153,12 @@ export class Tables {
 
 const MOST_RECENT = 16_384
 
+/** Is this the only column that is asked about? */
+function isAlone(where: object, column: string): boolean {
+  for (const name in where) if (name !== column) return false
+  return column in where
+}
+
 function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
   const all = Object.keys(columns)
   const own = key[0] as string
@@ -183,8 +189,7 @@ function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
       else recent?.clear()
     },
     get: (where) => {
-      const columns = Object.keys(where)
-      if (columns.length === 1 && columns[0] === own) return getByKey(where[own] as Parameter)
+      if (isAlone(where, own)) return getByKey(where[own] as Parameter)
       return tables.sql(`SELECT * FROM ${name} WHERE ${equal(where, ' AND ')}`).get(...(Object.values(where) as Parameter[])) as
         | Row<Columns>
         | undefined

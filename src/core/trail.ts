@@ -26,6 +26,13 @@ export interface Noted extends Trace {
 
 /** Adds users to those whom a request is about, each once. */
 export function concern(trace: Trace, users: readonly string[]): void {
+  const [first] = users
+  // As a rule there is one, and it is named already, or nobody is.
+  const alone = trace.users[0] ?? first
+  if (users.every((user) => user === alone)) {
+    if (trace.users.length === 0 && first !== undefined) trace.users = [first]
+    return
+  }
   const others = users.filter((user) => !trace.users.includes(user))
   if (others.length > 0) trace.users = [...trace.users, ...new Set(others)]
 }

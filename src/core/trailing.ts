@@ -14,6 +14,8 @@ export class Trailing {
   #owed = 0
   /** The round under way: everything up to this place in order, and the logs whose ends have yet to be written. */
   #round: { lsn: number; logs: string[] } | undefined
+  /** Those of them whose last line was on its way to the disk each time they were looked at. */
+  #late: string[] = []
 
   constructor(views: Views, heads: Heads) {
     this.#views = views
@@ -41,6 +43,7 @@ export class Trailing {
   step(upTo: number, lsn: number): boolean {
     if (this.#done >= upTo) return true
     if (!this.#round) this.#begin(lsn)
+    this.catchUp()
     this.#go(bounds.rowsAStep)
     return this.#done >= upTo
   }
@@ -53,15 +56,24 @@ export class Trailing {
   #go(rows: number): void {
     const { lsn, logs } = this.#round as { lsn: number; logs: string[] }
     this.#views.writing()
-    for (const log of logs.splice(-Math.ceil(rows / 2))) {
-      const head = this.#heads.find(log)
-      if (head) this.#views.putHead(log, head)
-    }
+    for (const log of logs.splice(-Math.ceil(rows / 2))) this.#put(log)
     // The last names and the mark are written together: a name that counts twice would be answered twice.
-    if (logs.length > 0 || !this.#views.names.write(rows)) return
+    if (logs.length > 0 || this.#late.length > 0 || !this.#views.names.write(rows)) return
     this.#views.noteTrailing(lsn)
     this.#heads.tidy()
     this.#done = lsn
     this.#round = undefined
+  }
+
+  #put(log: string): void {
+    const end = this.#heads.endOf(log)
+    if (end) this.#views.putHead(log, end)
+    else if (this.#heads.find(log)) this.#late.push(log)
+  }
+
+  /** Nothing is on its way: what grows all the time has an end now. */
+  catchUp(): void {
+    if (this.#late.length > 0) this.#views.writing()
+    for (const log of this.#late.splice(0)) this.#put(log)
   }
 }

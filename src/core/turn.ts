@@ -5,12 +5,24 @@ export const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 const SLICE_MS = 5
 
 /** For a loop that may be long, called each time round: what it returns now and then is to be waited for. */
-export function pacer(): () => Promise<void> | undefined {
-  let until = performance.now() + SLICE_MS
+export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {
+  let until = performance.now() + slice
   return () => {
     if (performance.now() <= until) return undefined
     return turn().then(() => {
-      until = performance.now() + SLICE_MS
+      until = performance.now() + slice
     })
   }
 }
+
+/** For a process that works beside another: half of the time nobody has to wait for a processor that it holds. */
+export function resting(): () => Promise<void> {
+  let until = performance.now() + BURST_MS
+  return async () => {
+    if (performance.now() < until) return
+    await new Promise((resolve) => setTimeout(resolve, BURST_MS))
+    until = performance.now() + BURST_MS
+  }
+}
+
+const BURST_MS = 1

@@ -5,7 +5,7 @@ import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, readdirSync, rena
 import { dirname, join } from 'node:path'
 import { type Digests, digestsOf } from './digests.ts'
 import type { Gathered } from './feature.ts'
-import type { Head } from './heads.ts'
+import type { End } from './heads.ts'
 import { Names } from './names.ts'
 import type { Recorded } from './record.ts'
 import { Runs } from './runs.ts'
@@ -300,8 +300,8 @@ export class Views {
     this.#damaged.set(log, why)
   }
 
-  head(log: string): Head | undefined {
-    return this.#writer.sql('SELECT seq, hash, size, at FROM logs WHERE log = ?').get(log) as Head | undefined
+  head(log: string): End | undefined {
+    return this.#writer.sql('SELECT seq, hash, size, at FROM logs WHERE log = ?').get(log) as End | undefined
   }
 
   /** A log is at least as long as it was when its end was last committed. */
@@ -310,12 +310,12 @@ export class Views {
   }
 
   /** Ends the folding of a log in a rebuild. */
-  folded(log: string, head: Head): void {
+  folded(log: string, head: End): void {
     this.putHead(log, head)
     if (this.names.size > MOST_NAMES) this.flushNames()
   }
 
-  putHead(log: string, head: Head): void {
+  putHead(log: string, head: End): void {
     this.#transaction.write()
     this.#writer
       .sql('INSERT OR REPLACE INTO logs (log, seq, hash, size, at) VALUES (?, ?, ?, ?, ?)')

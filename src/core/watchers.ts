@@ -16,8 +16,19 @@ export class Watchers {
   /** The logs that have grown since their watchers were last woken. */
   readonly #grown = new Set<string>()
   #waking = false
-  /** How many records there have been by which somebody may do more, or less, than before. */
-  rulings = 0
+  /** How many records by which somebody may do more, or less, have become durable. */
+  #rulings = 0
+  readonly #decided: () => number
+
+  /** `decided`: how many have been decided, and how often what was decided was taken back. */
+  constructor(decided: () => number = () => 0) {
+    this.#decided = decided
+  }
+
+  /** Another number whenever somebody may do more, or less, than before: when it is decided, and when it is durable. */
+  get rulings(): number {
+    return this.#rulings + this.#decided()
+  }
 
   /** Calls the watcher whenever this log has grown, until the returned function is called. */
   add(log: string, watcher: Watcher): () => void {
@@ -36,7 +47,7 @@ export class Watchers {
   }
 
   grew(lines: readonly Line[]): void {
-    for (const { log } of lines) if (saysWhoMay(log)) this.rulings++
+    for (const { log } of lines) if (saysWhoMay(log)) this.#rulings++
     if (this.#byLog.size === 0) return
     for (const { log } of lines) if (this.#byLog.has(log)) this.#grown.add(log)
     if (!this.#waking && this.#grown.size > 0) void this.#wake()

@@ -4,29 +4,17 @@
 import { dirname } from 'node:path'
 import { bounds } from '../core/bounds.ts'
 import { type JournalLine, type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
+import { pacer } from '../core/turn.ts'
 import { Harmed, isLost, isMisplaced, isOutOfReach, twice, unwritable } from './aside.ts'
 import { codeOf, type Disk, each, isOutOfDescriptors, readAll, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
 import { fileOf, logsOf } from './shelf.ts'
+import { type Pieces, Slabs, together } from './slabs.ts'
 
-/**
- * A log on its way: where it will end once all that was written to the journal is durable there, and what has yet to
- * get to its file, as pieces of buffers that many logs share, so that few are kept for long.
- */
-interface Pending {
+/** A log on its way: where it will end once all that was written to the journal is durable there, and what has yet to get to its file. */
+interface Pending extends Pieces {
   end: number
   offset: number
-  length: number
-  buffers: Buffer[]
-  from: number[]
-  to: number[]
-}
-
-function bytesOf({ buffers, from, to, length }: Pending): Buffer {
-  const bytes = Buffer.allocUnsafe(length)
-  let at = 0
-  for (let i = 0; i < buffers.length; i++) at += (buffers[i] as Buffer).copy(bytes, at, from[i], to[i])
-  return bytes
 }
 
 /** How long lines wait to be copied together: a moment where there are few of them, longer where many keep coming. */
@@ -34,7 +22,7 @@ const GATHER_MS = 50
 const BUSY_BYTES = 64 * 1024
 const BUSY_MS = 500
 const GATHER_BYTES = 8 * 1024 * 1024
-const SLICE_MS = 2
+const SLICE_MS = 0.25
 /** Where much is waiting, copying takes its time from the recorder, which slows it down before it has to refuse. */
 const LONG_SLICE_MS = 30
 const MUCH_PENDING = 24 * 1024 * 1024
@@ -52,6 +40,7 @@ export class Copies {
   /** Where the files end that were written lately. */
   readonly #ends = new Map<string, number>()
   readonly #harmed: Harmed
+  readonly #slabs = new Slabs()
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
   #folders = new Set<string>()
@@ -117,7 +106,7 @@ export class Copies {
 
   #begin(log: string): Pending {
     const end = this.#ends.get(log) ?? this.#sizeOf(log)
-    return { end, offset: end, length: 0, buffers: [], from: [], to: [] }
+    return { end, offset: end, length: 0, slabs: [], from: [], to: [] }
   }
 
   /** Where something else stands in the way to a file, its log takes no more; the others do. */
@@ -131,12 +120,13 @@ export class Copies {
   }
 
   /** These lines are durable in the journal now. */
-  add(lines: readonly Line[], { bytes: buffer, at }: Printed): void {
+  add(lines: readonly Line[], printed: Printed): void {
+    const { slab, at } = this.#slabs.keep(printed.bytes, lines.length)
     for (let i = 0; i < lines.length; i++) {
       const { log, bytes } = lines[i] as Line
       const pending = this.#pending.get(log) as Pending
-      const from = at[i] as number
-      pending.buffers.push(buffer)
+      const from = at + (printed.at[i] as number)
+      pending.slabs.push(slab)
       pending.from.push(from)
       pending.to.push(from + bytes.length)
       pending.length += bytes.length
@@ -161,8 +151,12 @@ export class Copies {
   read(log: string, offset: number, length: number): Buffer {
     const pending = this.#pending.get(log)
     if (!pending) return this.#files.read(log, offset, length)
-    const waiting = bytesOf(pending)
-    if (pending.buffers.length > 1) Object.assign(pending, { buffers: [waiting], from: [0], to: [waiting.length] })
+    const waiting = together(pending, Buffer.allocUnsafe(pending.length))
+    if (pending.slabs.length > 1) {
+      this.#slabs.release(pending)
+      const { slab, at } = this.#slabs.keep(waiting, 1)
+      Object.assign(pending, { slabs: [slab], from: [at], to: [at + waiting.length] })
+    }
     if (offset >= pending.offset) return waiting.subarray(offset - pending.offset, offset - pending.offset + length)
     return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
   }
@@ -215,14 +209,15 @@ export class Copies {
     const pending = this.#pending.get(log)
     if (!pending || pending.length === 0) return // Somebody could not wait, and settled it.
     const { offset, length } = pending
-    const bytes = bytesOf(pending)
+    const bytes = this.#slabs.atOnce(pending)
     const wrong = this.damaged.get(log) ?? this.#place(log, offset, bytes, givesUp)
     if (wrong !== undefined) this.#harmed.setAside(log, offset, bytes, wrong)
     this.#touched.add(log)
+    this.#slabs.release(pending)
     this.#bytes -= length
     // What has been written to the journal, and is not durable there, is still to come.
     if (pending.end === offset + length) this.#pending.delete(log)
-    else Object.assign(pending, { offset: offset + length, length: 0, buffers: [], from: [], to: [] })
+    else Object.assign(pending, { offset: offset + length, length: 0, slabs: [], from: [], to: [] })
   }
 
   /** Brings these bytes to their place in the file, or says why that cannot be. */
@@ -315,7 +310,9 @@ export class Copies {
    * nobody knows what is durable: what the journal `holds` of it is set aside.
    */
   async harden(holds: () => Iterable<JournalLine>): Promise<void> {
-    for (const _ of this.settling());
+    // Others have their turn meanwhile: all that was acknowledged by now is in its file at the end.
+    const pace = pacer(SLICE_MS)
+    for (const _ of this.settling()) await pace()
     const { touched, folders } = { touched: this.#touched, folders: this.#folders }
     this.#touched = new Set()
     this.#folders = new Set()

@@ -2,16 +2,18 @@
 
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { bounds } from '../core/bounds.ts'
 import { Refusal } from '../core/errors.ts'
 import { type Between, type JournalLine, type Line, type Log, NotWritten, type Report } from '../core/log.ts'
 import { Copies } from './copies.ts'
 import { codeOf, type Disk, realDisk } from './disk.ts'
 import { endingAtSyncs, fenced } from './fence.ts'
-import type { Printed } from './frame.ts'
+import { noteHashes, type Printed } from './frame.ts'
 import { Journal } from './journal.ts'
 import { type InTheWay, Lock } from './lock.ts'
 import { Room } from './room.ts'
 import { FileShelf, journalOf, logsOf } from './shelf.ts'
+import { inThread, type Sit, ThreadHand } from './thread.ts'
 import { realHome } from './way.ts'
 
 interface Opened {
@@ -22,7 +24,11 @@ interface Opened {
   takeOver?: InTheWay | undefined
   /** Called once when nothing may be written any more: the process must end. */
   lost?: (error: Error) => void
+  /** Who writes where much is recorded; where nobody is named, a thread of this process, if that can reach the disk. */
+  sit?: Sit | undefined
 }
+
+const SECOND_MS = 1000
 
 export class FileLog implements Log {
   readonly #lock: Lock
@@ -30,11 +36,22 @@ export class FileLog implements Log {
   readonly #copies: Copies
   readonly #files: FileShelf
   readonly #room: Room
-  /** What was written since the last sync began. */
+  /** Who is to write where much is recorded, and the hand that has been asked for. */
+  #sit: Sit | undefined
+  #asked: ThreadHand | undefined
+  /** Does another thread write by now? */
+  helped = false
+  #counted = { since: 0, lines: 0 }
+  /** When the journal could last not be written. */
+  #refused = Number.NEGATIVE_INFINITY
+  /** What was written and is not durable yet. */
   #written: { lines: readonly Line[]; printed: Printed }[] = []
+  /** The hashes of all batches up to this one stand in their lines. */
+  #known = 0
 
-  private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf, room: Room) {
+  private constructor(lock: Lock, journal: Journal, copies: Copies, files: FileShelf, room: Room, sit: Sit | undefined) {
     this.#room = room
+    this.#sit = sit
     void room.kept // From the first moment on, where that can be.
     this.#lock = lock
     this.#journal = journal
@@ -45,7 +62,7 @@ export class FileLog implements Log {
   /** Takes the lock, recovers what a crash left, and is ready to append. */
   static open(
     named: string,
-    { disk: bare = realDisk, now = Date.now, report = () => {}, takeOver, lost = () => {} }: Opened = {},
+    { disk: bare = realDisk, now = Date.now, report = () => {}, takeOver, lost = () => {}, sit }: Opened = {},
   ): FileLog {
     const home = realHome(named)
     const folder = journalOf(home)
@@ -63,7 +80,8 @@ export class FileLog implements Log {
       const copies = new Copies(endingAtSyncs(disk, lost), home, folder, files, report)
       room.spend(() => copies.redo(survived))
       if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
-      return new FileLog(lock, journal, copies, files, room)
+      // A disk that is not the real one lives in this thread.
+      return new FileLog(lock, journal, copies, files, room, sit ?? (bare === realDisk ? inThread(lock.sign) : undefined))
     } catch (error) {
       lock.release()
       throw error
@@ -106,20 +124,66 @@ export class FileLog implements Log {
   write(lines: readonly Line[]): void {
     if (this.#copies.crowded) throw this.#copies.crowded
     if (!this.roomy) throw new NotWritten('the disk is full', true)
+    this.#askForHelp(lines.length)
     this.#copies.expect(lines)
     try {
-      this.#written.push({ lines, printed: this.#journal.write(lines) })
+      this.#written.push({ lines, printed: this.#journal.write(lines, this.#known) })
     } catch (error) {
       this.#copies.unexpect(lines)
+      this.#refused = performance.now()
       throw error
     }
   }
 
   async sync(): Promise<void> {
-    const written = this.#written
-    this.#written = []
-    await this.#journal.sync()
-    for (const { lines, printed } of written) this.#copies.add(lines, printed)
+    try {
+      await this.#journal.sync()
+    } catch (error) {
+      this.#acknowledge()
+      // Where another has taken over, it is said who.
+      if (!(error instanceof NotWritten)) this.#lock.assertOurs()
+      throw error
+    }
+    this.#acknowledge()
+  }
+
+  /** What was told late costs the readers something, too: until the disk takes what it is given, it is found out at once. */
+  takeBack(): void {
+    this.#journal.takeBack()
+    for (const { lines } of this.#written.splice(0).reverse()) this.#copies.unexpect(lines)
+    this.helped = !this.#journal.handTo()
+    this.#refused = performance.now()
+  }
+
+  /** Where much is recorded another thread is asked to write; from the first moment when nothing is under way, it does. */
+  #askForHelp(lines: number): void {
+    if (this.helped || !this.#sit || !this.#isBusy(lines)) return
+    try {
+      this.#asked ??= new ThreadHand(this.#sit)
+    } catch {
+      this.#sit = undefined // There may be no more threads: then we write ourselves.
+      return
+    }
+    const isWell = performance.now() - this.#refused > SECOND_MS
+    if (this.#asked.ready && isWell) this.helped = this.#journal.handTo(this.#asked)
+  }
+
+  #isBusy(lines: number): boolean {
+    const now = performance.now()
+    if (now - this.#counted.since > SECOND_MS) this.#counted = { since: now, lines: 0 }
+    this.#counted.lines += lines
+    return this.#counted.lines > bounds.busy
+  }
+
+  /** What is durable by now goes on to its files, and what follows it is told its hashes. */
+  #acknowledge(): void {
+    while (this.#written.length > 0 && (this.#written[0] as { printed: Printed }).printed.batch <= this.#journal.come) {
+      const { lines, printed } = this.#written.shift() as { lines: readonly Line[]; printed: Printed }
+      noteHashes(lines, printed)
+      this.#copies.add(lines, printed)
+      this.#journal.letGo(printed.batch)
+      this.#known = printed.batch
+    }
   }
 
   settle(): void {
@@ -168,6 +232,7 @@ export class FileLog implements Log {
   close(): void {
     this.#copies.close()
     this.#journal.close()
+    this.#asked?.close()
     this.#lock.release()
   }
 }

@@ -11,6 +11,7 @@
 
 import { crc32 } from 'node:zlib'
 import type { JournalLine, Line } from '../core/log.ts'
+import { HASH_LENGTH, hashBefore, SEAL_LENGTH, sealIn } from '../core/seal.ts'
 
 const MAGIC = Buffer.from('SESSILE1')
 export const HEADER = 80
@@ -68,34 +69,94 @@ export const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
 /** Frames as they go to the disk in one write, and where among them each line stands. */
 export interface Printed {
+  /** Which batch it is, of those that one process writes. */
+  batch: number
   bytes: Buffer
   at: number[]
 }
 
-/** The frames of a batch; all before `synced` is durable by now. */
-export function printFrames(lines: readonly Line[], segment: string, first: number, synced: number): Printed {
-  const seed = seedOf(segment)
-  const bytes = Buffer.allocUnsafeSlow(lengthOf(lines))
+interface Printing {
+  first: number
+  synced: number
+  batch?: number
+  /** Where so many bytes may be printed. */
+  room?: (length: number) => Buffer
+}
+
+/** The frames of a batch, but for what `finish` adds; all before `synced` is durable by now. */
+export function printFrames(
+  lines: readonly Line[],
+  { first, synced, batch = 0, room = Buffer.allocUnsafeSlow }: Printing,
+): Printed {
+  const bytes = room(lengthOf(lines))
   const places: number[] = []
   let at = 0
   for (let i = 0; i < lines.length; i++) {
-    const { log, offset, bytes: line, more } = lines[i] as Line
+    const line = lines[i] as Line
+    const { log, offset, bytes: content, more, follows } = line
     const start = at + FRAME + log.length
-    const end = start + line.length
+    const end = start + content.length
     bytes.writeUInt32LE(MARK, at)
-    bytes.writeUInt32LE(line.length, at + 8)
+    bytes.writeUInt32LE(content.length, at + 8)
     bytes.writeUInt16LE(log.length, at + 12)
     bytes.writeUInt16LE(more ? MORE : 0, at + 14)
     writeWide(bytes, first + i, at + 16)
     writeWide(bytes, offset, at + 24)
     writeWide(bytes, synced, at + 32)
     bytes.write(log, at + FRAME, 'latin1')
-    bytes.set(line, start)
-    bytes.writeUInt32LE(crc32(bytes.subarray(at + 8, end), seed), at + 4)
+    bytes.set(content, start)
+    if (follows !== undefined) noteBefore(bytes, end, follows)
+    line.place = { batch, end }
     places.push(start)
     at = end
   }
-  return { bytes, at: places }
+  return { batch, bytes, at: places }
+}
+
+// A line that has yet to be sealed says in the room for its seal what it follows: a hash, or where one will stand by then.
+const HERE = 1
+const THERE = 2
+
+function noteBefore(bytes: Buffer, end: number, follows: string | Line): void {
+  const at = end - 1 - SEAL_LENGTH
+  const hash = typeof follows === 'string' ? follows : follows.hash
+  if (hash !== undefined) {
+    bytes[at] = HERE
+    bytes.write(hash, at + 1, 'latin1')
+    return
+  }
+  const { batch, end: there } = (follows as Line).place as NonNullable<Line['place']>
+  bytes[at] = THERE
+  bytes.writeUInt32LE(batch, at + 1)
+  bytes.writeUInt32LE(there, at + 5)
+}
+
+function hashToFollow(bytes: Buffer, end: number, batchOf: (batch: number) => Buffer): string {
+  const at = end - 1 - SEAL_LENGTH
+  if (bytes[at] === HERE) return bytes.toString('latin1', at + 1, at + 1 + HASH_LENGTH)
+  return hashBefore(batchOf(bytes.readUInt32LE(at + 1)), bytes.readUInt32LE(at + 5))
+}
+
+/** Seals those lines that are not, and puts each frame's checksum: all that is left to do before a batch can be written. */
+export function finish(bytes: Buffer, seed: number, batchOf: (batch: number) => Buffer): void {
+  for (let at = 0; at < bytes.length; ) {
+    const start = at + FRAME + bytes.readUInt16LE(at + 12)
+    const end = start + bytes.readUInt32LE(at + 8)
+    if (bytes[end - 1] === 0) sealIn(bytes.subarray(start, end), hashToFollow(bytes, end, batchOf))
+    bytes.writeUInt32LE(crc32(bytes.subarray(at + 8, end), seed), at + 4)
+    at = end
+  }
+}
+
+/** Tells lines their hashes, now that they have been sealed among these frames. */
+export function noteHashes(lines: readonly Line[], { bytes, at }: Printed): void {
+  for (let i = 0; i < lines.length; i++) {
+    const line = lines[i] as Line
+    if (line.follows === undefined) continue
+    line.hash = hashBefore(bytes, (at[i] as number) + line.bytes.length)
+    line.follows = undefined
+    line.place = undefined
+  }
 }
 
 export interface Frame extends JournalLine {

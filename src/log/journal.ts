@@ -14,12 +14,13 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { bounds } from '../core/bounds.ts'
+import { assert } from '../core/errors.ts'
 import type { JournalLine, Line, Report } from '../core/log.ts'
-import { NotWritten, SyncFailed } from '../core/log.ts'
 import { keepAside } from './aside.ts'
-import { codeOf, type Disk, readAll, withFile, writeAll } from './disk.ts'
+import { type Disk, readAll, withFile, writeAll } from './disk.ts'
 import {
   type Frames,
+  finish,
   HEADER,
   type Header,
   isSegment,
@@ -30,13 +31,14 @@ import {
   printHeader,
   readFrames,
   readHeader,
+  seedOf,
 } from './frame.ts'
+import { type Hand, OwnHand } from './hand.ts'
+import { type Sheet, uncertain } from './pen.ts'
 
 /** A start that would lose something which had been acknowledged. It says what, and how to go on. */
 export class JournalDamaged extends Error {}
 
-/** How far ahead of need zeros are written: a sync that need not move the file's end is more than twice as fast. */
-const AHEAD = Buffer.alloc(512 * 1024)
 const COPY_AT_ONCE = 4 * 1024 * 1024
 
 interface Segment {
@@ -55,11 +57,12 @@ export class Journal {
   #end: number
   /** Everything before this place is durable. */
   #synced: number
-  #allocated: number
   /** The last line in order that is durable. */
   durable: number
-  /** Which file the current segment is. */
-  #identity: number | undefined
+  #hand: Hand
+  /** The last batch that was written; where each ends that is not durable yet, in the file and in order. */
+  #batch = 0
+  readonly #underWay: { batch: number; end: number; lsn: number }[] = []
 
   private constructor(disk: Disk, folder: string, current: Segment, fd: number, end: number, lsn: number) {
     this.#disk = disk
@@ -72,8 +75,7 @@ export class Journal {
     this.#fd = fd
     this.#end = end
     this.#synced = end
-    this.#allocated = end
-    this.#identity = disk.identity(fd)
+    this.#hand = new OwnHand(disk, this.#sheet)
   }
 
   /** Reads what is there and begins a new epoch with it. `survived`: the lines that were durable and not yet checkpointed. */
@@ -111,50 +113,62 @@ export class Journal {
     return this.#end > bounds.segment
   }
 
-  /** Returns what was written: whoever keeps lines keeps one buffer for all of them. */
-  write(lines: readonly Line[]): Printed {
-    const printed = printFrames(lines, this.#current.header.segment, this.#lsn + 1, this.#synced)
-    const { bytes } = printed
-    try {
-      this.#allocate(this.#end + bytes.length)
-      writeAll(this.#disk, this.#fd, bytes, this.#end)
-    } catch (error) {
-      this.#cutBack()
-      throw new NotWritten(`the journal could not be written (${codeOf(error)})`, isFull(error))
-    }
-    this.#end += bytes.length
+  /**
+   * Returns what was written: whoever keeps lines keeps one buffer for all of them. `known`: the hashes of all batches up to this
+   * one stand in their lines.
+   */
+  write(lines: readonly Line[], known: number): Printed {
+    const batch = ++this.#batch
+    const room = (length: number) => this.#hand.room(length)
+    const printed = printFrames(lines, { first: this.#lsn + 1, synced: this.#synced, batch, room })
+    this.#hand.write(printed, known)
+    this.#end += printed.bytes.length
     this.#lsn += lines.length
+    this.#underWay.push({ batch, end: this.#end, lsn: this.#lsn })
     return printed
   }
 
-  /** A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell. */
   async sync(): Promise<void> {
-    const [end, lsn] = [this.#end, this.#lsn]
-    await this.#disk.sync(this.#fd)
-    this.#assertOurs()
-    this.#synced = end
-    this.durable = lsn
-  }
-
-  /** Another recorder removes this segment when it starts. Then what was just written is not in the journal that counts. */
-  #assertOurs(): void {
-    if (this.#disk.identity(this.#current.path) !== this.#identity) throw new SyncFailed('another recorder has taken over the data')
-  }
-
-  #allocate(until: number): void {
-    while (this.#allocated < until) {
-      writeAll(this.#disk, this.#fd, AHEAD, this.#allocated)
-      this.#allocated += AHEAD.length
+    try {
+      await this.#hand.sync(this.#batch)
+    } finally {
+      this.#note()
     }
   }
 
-  /** Takes back what a failed write left, durably: it was refused, so it must not reappear after a crash. */
-  #cutBack(): void {
-    uncertain(() => {
-      this.#disk.truncate(this.#fd, this.#end)
-      this.#disk.syncNow(this.#fd)
-    })
-    this.#allocated = this.#end
+  /** The bytes of this batch, which is durable, are needed by nobody else any more. */
+  letGo(batch: number): void {
+    this.#hand.letGo(batch)
+  }
+
+  /** The last batch that is durable. */
+  get come(): number {
+    return this.#hand.durable
+  }
+
+  #note(): void {
+    while (this.#underWay.length > 0 && (this.#underWay[0] as { batch: number }).batch <= this.come) {
+      const { end, lsn } = this.#underWay.shift() as { end: number; lsn: number }
+      this.#synced = end
+      this.durable = lsn
+    }
+  }
+
+  /** What is not durable was not written after all. */
+  takeBack(): void {
+    this.#underWay.length = 0
+    this.#end = this.#synced
+    this.#lsn = this.durable
+    this.#hand.goOn()
+  }
+
+  /** From the next batch on another hand writes, or our own; false where something is under way yet. */
+  handTo(hand: Hand = new OwnHand(this.#disk, this.#sheet)): boolean {
+    if (this.#underWay.length > 0) return false
+    this.#hand = hand
+    hand.durable = this.#batch
+    hand.turn(this.#sheet)
+    return true
   }
 
   since(lsn: number): JournalLine[] | undefined {
@@ -174,6 +188,7 @@ export class Journal {
       segment: randomBytes(16).toString('hex'),
       copied: HEADER,
     }
+    assert(this.#underWay.length === 0, 'the journal goes on in a new segment while it is written to')
     const { segment, fd, end } = make(this.#disk, this.#folder, header, [])
     const old = this.#segments
     this.#disk.close(this.#fd)
@@ -181,8 +196,7 @@ export class Journal {
     this.#fd = fd
     this.#end = end
     this.#synced = end
-    this.#allocated = end
-    this.#identity = this.#disk.identity(fd)
+    this.#hand.turn(this.#sheet)
     return old
   }
 
@@ -203,15 +217,19 @@ export class Journal {
   }
 
   close(): void {
+    this.#hand.close()
     this.#disk.close(this.#fd)
+  }
+
+  get #sheet(): Sheet {
+    const { header, path } = this.#current
+    return { fd: this.#fd, path, identity: this.#disk.identity(this.#fd), seed: seedOf(header.segment), end: this.#end }
   }
 
   get #current(): Segment {
     return this.#segments.at(-1) as Segment
   }
 }
-
-export const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
 
 /** The segments of the highest epoch in order, and the paths of what an interrupted start or checkpoint left lying. */
 function find(disk: Disk, folder: string): { segments: Segment[]; stale: string[] } {
@@ -275,17 +293,6 @@ function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]):
   }
 }
 
-/** Whatever fails here leaves the disk in a state that only a new start can read. */
-function uncertain(work: () => void): void {
-  try {
-    work()
-  } catch (error) {
-    throw error instanceof SyncFailed
-      ? error
-      : new SyncFailed(`the journal is in an unknown state (${codeOf(error)})`, { cause: error })
-  }
-}
-
 /** Writes the header and the lines; returns where they end. */
 function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[]): number {
   disk.truncate(fd, 0)
@@ -296,7 +303,8 @@ function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[
     // All copied frames are one batch: none is acknowledged in this segment before all are synced.
     let [to, bytes] = [from, 0]
     while (to < lines.length && bytes < COPY_AT_ONCE) bytes += lines[to++]?.bytes.length ?? 0
-    const { bytes: frames } = printFrames(lines.slice(from, to), header.segment, header.first + from, HEADER)
+    const { bytes: frames } = printFrames(lines.slice(from, to), { first: header.first + from, synced: HEADER })
+    finish(frames, seedOf(header.segment), () => frames)
     writeAll(disk, fd, frames, end)
     end += frames.length
     from = to

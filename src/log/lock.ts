@@ -110,6 +110,11 @@ export class Lock {
     return lock
   }
 
+  /** By what another thread sees that it is still ours: the file of this path is this one. */
+  get sign(): { path: string; identity: number | undefined } {
+    return { path: this.#path, identity: this.#hold.identity }
+  }
+
   /** Was it taken from a process that may still be there? */
   get tookOver(): boolean {
     return this.#hold.over

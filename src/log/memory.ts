@@ -1,6 +1,7 @@
 // A log that lives as long as its process: for tests, and the proof that the contract says enough to be met twice.
 
 import type { Between, JournalLine, Line, Log } from '../core/log.ts'
+import { sealIn } from '../core/seal.ts'
 
 export class MemoryLog implements Log {
   readonly journal = 'memory'
@@ -21,7 +22,12 @@ export class MemoryLog implements Log {
   }
 
   write(lines: readonly Line[]): void {
-    for (const line of lines) this.#lines.push({ ...line, lsn: this.lsn + 1 })
+    for (const line of lines) {
+      const { follows } = line
+      if (follows !== undefined) line.hash = sealIn(line.bytes, typeof follows === 'string' ? follows : (follows.hash as string))
+      line.follows = undefined
+      this.#lines.push({ ...line, lsn: this.lsn + 1 })
+    }
     this.#written.push(...lines)
   }
 
@@ -35,6 +41,9 @@ export class MemoryLog implements Log {
       else this.#logs.set(line.log, [line.bytes])
     }
   }
+
+  /** Nothing is ever refused here. */
+  takeBack(): void {}
 
   settle(): void {}
 

@@ -4,7 +4,7 @@
 
 import { bounds } from '../core/bounds.ts'
 import type { Disk } from './disk.ts'
-import { isFull } from './journal.ts'
+import { isFull } from './pen.ts'
 
 const AGAIN_MS = 250
 

@@ -1,0 +1,70 @@
+// Bringing everything to where it can do without the journal and without the recorder's memory: each line to its file, each row
+// to the views. It is done in steps, between which recording goes on.
+
+import { type Log, SyncFailed } from './log.ts'
+import { pacer, turn } from './turn.ts'
+
+const SLICE_MS = 1
+
+/** What it needs of the recorder. */
+interface Recording {
+  log: Log
+  /** Runs a job between two batches. */
+  between<T>(job: () => T): Promise<T>
+  /** Brings what trails the views a step closer to this place in order; returns whether it is there. */
+  trail(upTo: number): boolean
+  /** Makes the views durable, with all that trails them. */
+  harden(): void
+  /** What the disk holds is unknown from now on. */
+  die(error: Error): void
+}
+
+export class Steps {
+  readonly #recording: Recording
+  #checkpointing: Promise<void> | undefined
+
+  constructor(recording: Recording) {
+    this.#recording = recording
+  }
+
+  get checkpointing(): boolean {
+    return this.#checkpointing !== undefined
+  }
+
+  /** Makes everything durable without the journal; one at a time. */
+  checkpoint(): Promise<void> {
+    const { log, between, harden, die } = this.#recording
+    const views = async () => {
+      await this.#trail()
+      await between(harden)
+    }
+    this.#checkpointing ??= log
+      .checkpoint({ batches: between, views })
+      .catch((error: Error) => {
+        if (error instanceof SyncFailed) die(error)
+        throw error
+      })
+      .finally(() => {
+        this.#checkpointing = undefined
+      })
+    return this.#checkpointing
+  }
+
+  /**
+   * Brings nearly everything to where another process finds it, so that there is little left to settle. Where that cannot be done
+   * now, whoever settles the rest finds it out, and says so.
+   */
+  async approach(): Promise<void> {
+    try {
+      await this.#trail()
+      const pace = pacer(SLICE_MS)
+      for (const _ of this.#recording.log.settling()) await pace()
+    } catch {}
+  }
+
+  async #trail(): Promise<void> {
+    const { log, between, trail } = this.#recording
+    const upTo = log.lsn
+    while (!(await between(() => trail(upTo)))) await turn()
+  }
+}
