@@ -2,7 +2,6 @@
 
 import { createServer, type Server } from 'node:http'
 import type { Socket } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
 import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
 import { bounds } from './core/bounds.ts'
@@ -29,6 +28,7 @@ import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
 import type { InTheWay } from './log/lock.ts'
 import { freshOf, projectionOf } from './log/shelf.ts'
+import type { Sit } from './log/thread.ts'
 import { Secrets } from './secrets.ts'
 import { whoHolds } from './who.ts'
 
@@ -49,15 +49,25 @@ export interface Opening {
   fatal?: (error: Error) => void
   /** Whose lock may be put aside although it is held: a process that does not answer. */
   takeOver?: InTheWay | undefined
+  /** Who writes where much is recorded; as a rule a thread of this process. */
+  sit?: Sit | undefined
 }
 
 const quiet = pino({ level: 'silent' })
 
 /** Recovers what is there; the log is held from here on. */
 export function openLog(opening: Opening): FileLog {
-  const { config, source = systemSource(), disk = realDisk, logger = quiet, fatal: lost = endProcess(logger), takeOver } = opening
+  const {
+    config,
+    source = systemSource(),
+    disk = realDisk,
+    logger = quiet,
+    fatal: lost = endProcess(logger),
+    takeOver,
+    sit,
+  } = opening
   const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
-  return FileLog.open(config.home, { disk, now: source.now, report, lost, takeOver })
+  return FileLog.open(config.home, { disk, now: source.now, report, lost, takeOver, sit })
 }
 
 /** Brings the views up to the log and makes the recorder. */
@@ -139,10 +149,9 @@ export async function serve(opening: Opening): Promise<Serving> {
     limits: new Limits(config.limits, opening.source?.passed),
     proxies: new Proxies(config.proxies),
   })
-  const listener = getRequestListener(door.app.fetch, { errorHandler: (error) => door.frame.unrouted(error) })
-  const server = createServer(timesOf(config), listener)
+  const server = createServer(timesOf(config), door.take)
   // What is expected beyond a word to go on is not known here; the request is answered as it is.
-  server.on('checkExpectation', listener)
+  server.on('checkExpectation', door.take)
   server.on('clientError', (error, socket) => endUnreadable(() => door.frame.unreadable(error), socket as Answering))
   const connections = new Connections(server, descriptorsLeft())
   try {

@@ -15,56 +15,105 @@ const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at 
 const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too long to come.')
 
 /** What is read is held by `hold`, which its owner lets go when it is done with. */
-export async function readJson(incoming: IncomingMessage, patience: number, hold: Hold): Promise<unknown> {
+export function readJson(incoming: IncomingMessage, patience: number, hold: Hold): Promise<unknown> {
   const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
   }
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
-  return parseJson(await gather(incoming, patience, hold))
-}
-
-/** Bodies that are being read: until when, and how their reading is given up. */
-const reading = new Map<IncomingMessage, { until: number; giveUp: () => void }>()
-
-const looking = new Looking((now, busy) => {
-  for (const body of reading.values()) {
-    body.until += busy
-    if (now > body.until) body.giveUp()
-  }
-  if (reading.size === 0) looking.end()
-})
-
-/** The body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
-function gather(incoming: IncomingMessage, patience: number, hold: Hold): Promise<Uint8Array> {
-  return new Promise<Uint8Array>((resolve, reject) => {
-    const pieces = new Pieces()
-    let over = false
-    const give = (work: () => void) => {
-      over = true
-      reading.delete(incoming)
-      work()
-    }
-    looking.begin()
-    reading.set(incoming, { until: performance.now() + patience, giveUp: () => give(() => reject(tooSlow())) })
-    let length = 0
-    incoming.on('data', (chunk: Buffer) => {
-      if (over) return
-      length += chunk.length
-      try {
-        if (length > MOST_BYTES) throw tooLarge()
-        hold.take(chunk.length)
-        pieces.add(chunk)
-      } catch (error) {
-        give(() => reject(error))
-      }
-    })
-    incoming.on('end', () => give(() => resolve(pieces.take())))
+  return new Promise((resolve, reject) => {
+    const body = new Reading(patience, hold, resolve, reject)
+    incoming.on('data', (chunk: Buffer) => body.take(chunk))
+    incoming.on('end', () => body.end())
     // A caller who is gone is no mistake of ours.
-    const brokeOff = () => give(() => reject(new Refusal('invalid', 'invalid', 'The body broke off.')))
+    const brokeOff = () => body.giveUp(new Refusal('invalid', 'invalid', 'The body broke off.'))
     incoming.on('error', brokeOff)
     incoming.on('close', () => {
       if (!incoming.complete) brokeOff()
     })
   })
+}
+
+/** Bodies that are being read, in no order. */
+const reading: Reading[] = []
+
+const looking = new Looking((now, busy) => {
+  for (const body of [...reading]) {
+    body.until += busy
+    if (now > body.until) body.giveUp(tooSlow())
+  }
+  if (reading.length === 0) looking.end()
+})
+
+/** A body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
+class Reading {
+  until: number
+  readonly #resolve: (value: unknown) => void
+  readonly #reject: (error: unknown) => void
+  readonly #hold: Hold
+  readonly #pieces = new Pieces()
+  /** Its place among all that are being read; none when that is over. */
+  #at: number
+
+  constructor(patience: number, hold: Hold, resolve: (value: unknown) => void, reject: (error: unknown) => void) {
+    this.until = performance.now() + patience
+    this.#hold = hold
+    this.#resolve = resolve
+    this.#reject = reject
+    this.#at = reading.push(this) - 1
+    looking.begin()
+  }
+
+  take(chunk: Buffer): void {
+    if (this.#at < 0) return
+    try {
+      if (this.#pieces.length + chunk.length > MOST_BYTES) throw tooLarge()
+      this.#hold.take(chunk.length)
+      this.#pieces.add(chunk)
+    } catch (error) {
+      this.giveUp(error)
+    }
+  }
+
+  end(): void {
+    if (!this.#leave()) return
+    try {
+      this.#resolve(parseJson(this.#pieces.take()))
+    } catch (error) {
+      this.#reject(error)
+    }
+  }
+
+  giveUp(error: unknown): void {
+    if (this.#leave()) this.#reject(error)
+  }
+
+  /** The last of them takes its place. */
+  #leave(): boolean {
+    if (this.#at < 0) return false
+    const last = reading.pop() as Reading
+    if (last !== this) {
+      reading[this.#at] = last
+      last.#at = this.#at
+    }
+    this.#at = -1
+    return true
+  }
+}
+
+/** What still comes of a body after its answer is let go of; a sender who has much more, or is slow, loses the connection. */
+const LET_GO_MS = 500
+const LET_GO_BYTES = 64 * 1024 * 1024
+
+export function letGo(incoming: IncomingMessage): void {
+  const { socket } = incoming
+  if (incoming.complete || socket.destroyed) return
+  const most = socket.bytesRead + LET_GO_BYTES
+  const end = () => void socket.destroySoon()
+  const timer = setTimeout(end, LET_GO_MS).unref()
+  incoming.on('data', () => {
+    if (socket.bytesRead > most) end()
+  })
+  incoming.on('close', () => clearTimeout(timer))
+  incoming.resume()
 }

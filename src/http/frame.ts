@@ -3,15 +3,14 @@
 
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { type HttpBindings, RequestError } from '@hono/node-server'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import type { Context } from 'hono'
+import { RequestError } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { Refusal } from '../core/errors.ts'
 import { uuid } from '../core/ids.ts'
 import { nobody } from '../core/policy.ts'
 import { isTelling, type Trace } from '../core/trail.ts'
 import type { Proxies } from './address.ts'
+import { letGo } from './body.ts'
 import { Burden, type Hold } from './burden.ts'
 import { whenOver } from './connections.ts'
 import { type Begun, pour, type Still } from './flow.ts'
@@ -20,19 +19,29 @@ import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
 import { hasBody } from './request.ts'
 
-export type Routed = Context<{ Bindings: HttpBindings }>
+/** A request, and where its answer goes. */
+export interface Exchange {
+  readonly incoming: IncomingMessage
+  readonly outgoing: ServerResponse
+}
 
-/** One request under way. */
-export interface Asked {
-  readonly id: string
+/** Where a request is answered. */
+export interface Place {
   /** The route as the contract writes it, never the path of the request: that names people. */
   readonly route: string
   /** At which door it stands: a device's, or an application's. */
   readonly door: Door
-  readonly incoming: IncomingMessage
+  /** The route with its method, where the contract has one. */
+  readonly at?: string | undefined
+  answer(asked: Asked): Given | Promise<Given>
+}
+
+/** One request under way. */
+export interface Asked extends Exchange, Pick<Place, 'route' | 'door'> {
+  readonly id: string
   readonly hold: Hold
+  /** What its address says where the route leaves a gap. */
   readonly path: Record<string, string>
-  readonly c: Routed
   /** Where it comes from. */
   readonly address: string
   /** What the trail is told of it; nothing, where the route is none of the contract. */
@@ -82,63 +91,77 @@ export class Frame {
     this.#tell = tell
   }
 
-  /** Answers a request, whatever becomes of it. `at`: its route in the contract, where it has one. */
-  async answer(c: Routed, route: string, door: Door, answer: (asked: Asked) => Promise<Given>, at?: string): Promise<Response> {
+  /** Answers a request, whatever becomes of it. */
+  async answer({ incoming, outgoing }: Exchange, { route, door, at, answer }: Place, path: Record<string, string>): Promise<void> {
     const began = performance.now()
-    const { incoming } = c.env
     const id = requestId(incoming.headers['x-request-id'])
     const address = this.#parts.proxies.addressOf(incoming)
     const trace = at === undefined ? undefined : { request_id: id, route: at, address, caller: nobody, users: [] }
-    const hold = this.burden.hold()
-    const asked: Asked = { id, route, door, incoming, hold, path: c.req.param(), c, address, trace }
+    const asked: Asked = { id, route, door, incoming, outgoing, hold: this.burden.hold(), path, address, trace }
     let given: Given
     try {
       given = await answer(asked)
     } catch (error) {
       given = this.#refuse(asked, await this.traced(this.#tells(asked, error) ? trace : undefined, error))
     }
-    const { status, type, headers, reason } = given
-    const ms = Math.round((performance.now() - began) * 10) / 10
+    this.#log(asked, given, performance.now() - began)
+    // Node would wait for it, and for the next request behind it, for as long as it takes.
+    if (!incoming.complete) outgoing.on('close', () => letGo(incoming))
+    this.#give(asked, given)
+  }
+
+  #log({ id, route, incoming }: Asked, { status, reason }: Given, ms: number): void {
+    const { logger } = this.#parts
+    if (logger.level === 'silent') return
     const trace_id = traceOf(incoming.headers.traceparent)
-    this.#parts.logger.info({ request_id: asked.id, trace_id, method: incoming.method, route, status, reason, ms }, 'request')
-    const all: Record<string, string> = {
-      ...(type === undefined ? {} : { 'content-type': type }),
-      'x-request-id': asked.id,
-      ...this.headers.always,
-      ...this.headers.shared(incoming.headers),
-      ...asked.standing?.headers,
-      ...headers,
-      ...(reason === undefined ? emergencyOf(trace) : undefined),
-      ...(this.#parts.surplus(incoming.socket) ? CLOSE : {}),
+    const line = { request_id: id, trace_id, method: incoming.method, route, status, reason, ms: Math.round(ms * 10) / 10 }
+    logger.info(line, 'request')
+  }
+
+  /** The head of an answer: names and values in turn. */
+  #headOf({ id, incoming, standing, trace }: Asked, { type, headers, cookies, reason }: Given): string[] {
+    const { always, lines } = this.headers
+    // Its own word on what a page may do stands in the place of what is always said.
+    const head = headers ? Object.entries({ ...always, ...headers }).flat() : lines.slice()
+    const add = (more: Readonly<Record<string, string>> | undefined) => {
+      for (const name in more) head.push(name, more[name] as string)
     }
+    head.push('x-request-id', id)
+    if (type !== undefined) head.push('content-type', type)
+    add(this.headers.shared(incoming.headers))
+    add(standing?.headers)
+    if (reason === undefined) add(emergencyOf(trace))
+    if (cookies) for (const cookie of cookies) head.push('set-cookie', cookie)
     // What comes with a question is read by nobody.
-    if (!TAKES_BODY.has(incoming.method ?? '') && hasBody(incoming)) Object.assign(all, CLOSE)
-    return this.#give(asked, given, all)
+    const unread = !TAKES_BODY.has(incoming.method ?? '') && hasBody(incoming)
+    if ((unread || this.#parts.surplus(incoming.socket)) && headers?.connection === undefined) add(CLOSE)
+    return head
   }
 
   /** Sends an answer: whole, piece by piece as it is taken, or for as long as it lasts. */
-  #give(asked: Asked, { status, body, cookies = [], still }: Given, headers: Record<string, string>): Response {
-    const { hold, incoming } = asked
-    const { outgoing } = asked.c.env as { outgoing: ServerResponse }
+  #give(asked: Asked, given: Given): void {
+    const { hold, incoming, outgoing } = asked
+    const { status, body, still } = given
+    const head = this.#headOf(asked, given)
     if (typeof body === 'string' || body instanceof Uint8Array) {
-      this.#untilTaken(asked, outgoing, body.length)
-      const response = new Response(body as string, { status, headers })
-      for (const cookie of cookies) response.headers.append('set-cookie', cookie)
-      return response
+      this.#untilTaken(asked, body.length)
+      const bytes = Buffer.byteLength(body)
+      head.push('content-length', String(bytes))
+      // What has a byte for each letter need not be looked through for others once more.
+      outgoing.writeHead(status, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
+      return
     }
+    outgoing.writeHead(status, head)
     if (typeof body === 'function' || incoming.method === 'HEAD') hold.keep(0)
     if (incoming.method === 'HEAD') {
       // Nobody will read it: what has begun must be let go.
       if (typeof body === 'object') void body.rest.return(body.first)
-      return new Response('', { status, headers })
-    }
-    outgoing.writeHead(status, headers)
-    if (typeof body === 'function') body(outgoing)
+      outgoing.end()
+    } else if (typeof body === 'function') body(outgoing)
     else {
       this.#cutOffIdle(outgoing)
       void pour(outgoing, body, { hold, still, broke: (error) => this.note(asked, error) })
     }
-    return RESPONSE_ALREADY_SENT
   }
 
   /** Who asks too often is told of once a minute: nobody fills the trail by being refused. */
@@ -156,7 +179,7 @@ export class Frame {
   }
 
   /** A long answer is held until it has been taken, and so is one that waits behind others on its connection. */
-  #untilTaken({ hold }: Asked, outgoing: ServerResponse, length: number): void {
+  #untilTaken({ hold, outgoing }: Asked, length: number): void {
     const kept = length >= LONG || waits(outgoing)
     hold.keep(kept ? length : 0)
     if (!kept) return
@@ -192,8 +215,9 @@ export class Frame {
   unrouted(error: unknown): Response {
     const given =
       error instanceof RequestError ? new Refusal('invalid', 'not-http', 'The host and the address make no URL.') : error
-    const { body, ...init } = this.#unasked(given)
-    return new Response(body, init)
+    const { body, status, headers } = this.#unasked(given)
+    // Whatever else such a sender sends is not read.
+    return new Response(body, { status, headers: { ...headers, ...CLOSE } })
   }
 
   /** What is answered on a connection whose request could not be read as one; after it the connection is closed. */
@@ -215,6 +239,12 @@ export class Frame {
     this.#parts.logger.info({ request_id: id, route: 'none', status: problem.status, reason: problem.reason }, 'request')
     const headers = { 'content-type': PROBLEM, 'x-request-id': id, ...this.headers.always, ...headersOf(problem) }
     return { status: problem.status, body: JSON.stringify({ ...problem, request_id: id }), headers }
+  }
+
+  /** What went wrong where nothing could be answered any more must not cost the others theirs. */
+  lose(outgoing: ServerResponse, error: unknown): void {
+    this.#parts.logger.error({ route: 'none', stack: String((error as Error).stack) }, 'broken')
+    outgoing.destroy()
   }
 
   /** A mistake of our own, or what an answer broke off at: noted with its stack, which holds code and no content. */

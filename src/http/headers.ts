@@ -41,10 +41,13 @@ const PREFLIGHT_LASTS = '600'
 export class AnswerHeaders {
   /** What every answer says. */
   readonly always: Lines
+  /** The same, names and values in turn. */
+  readonly lines: readonly string[]
   readonly #shared: ReadonlyMap<string, Lines>
 
   constructor({ secure, origins }: Omit<Reached, 'url'>) {
     this.always = { ...ALWAYS, ...(secure ? TRANSPORT : {}), ...(origins.length > 0 ? { vary: 'Origin' } : {}) }
+    this.lines = Object.entries(this.always).flat()
     this.#shared = new Map(origins.map((origin) => [origin, sharedWith(origin)]))
   }
 

@@ -1,6 +1,7 @@
 // What a text must be before it is parsed: bounded in every direction, and JSON of which any two readers understand the
 // same (RFC 7493). One pass over the bytes says so; the parser would take 100,000 brackets, and drop or bend the rest in silence.
 
+import { isAscii } from 'node:buffer'
 import { invalid, Refusal } from '../core/errors.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 
@@ -31,6 +32,8 @@ export function parseJson(bytes: Uint8Array): unknown {
 const unfit = (message: string) => invalid([{ path: '', message }])
 
 function decode(bytes: Uint8Array): string {
+  // What is mostly sent, and several times faster to read.
+  if (isAscii(bytes)) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
   try {
     return decoder.decode(bytes)
   } catch {

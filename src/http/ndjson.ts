@@ -32,7 +32,7 @@ interface Parts {
 
 export async function* answerLines(
   { sessile, burden, command, asking, who, traced, broke }: Parts,
-  body: ReadableStream<Uint8Array>,
+  body: AsyncIterable<Buffer>,
 ): Flow {
   let number = 0
   let ended = false
@@ -46,7 +46,14 @@ export async function* answerLines(
       if (line instanceof Refusal) throw line
       if (caller instanceof Refusal) throw caller
       if (trace) trace.caller = caller
-      return JSON.stringify(await sessile.perform(command, { ...asking, caller, body: parseJson(line), key, trace }))
+      return (await sessile.perform(command, {
+        ...asking,
+        caller,
+        body: parseJson(line),
+        key,
+        trace,
+        tell: JSON.stringify,
+      })) as string
     } catch (refused) {
       const { error, last } = await traced(trace, refused)
       if (last) ended = true
@@ -102,7 +109,7 @@ const isFinal = (proved: Proved) => proved instanceof Refusal && proved.kind !==
 const tooLong = () => new Refusal('too-large', 'record-too-large', `A line is at most ${LARGEST_LINE} bytes.`)
 
 /** The lines of a body in groups, as its chunks bring them; blank lines are left out. */
-async function* linesIn(body: ReadableStream<Uint8Array>, burden: Burden): AsyncGenerator<(Uint8Array | Refusal)[]> {
+async function* linesIn(body: AsyncIterable<Buffer>, burden: Burden): AsyncGenerator<(Uint8Array | Refusal)[]> {
   const hold = burden.hold()
   try {
     yield* linesOf(body, hold)
@@ -111,11 +118,10 @@ async function* linesIn(body: ReadableStream<Uint8Array>, burden: Burden): Async
   }
 }
 
-async function* linesOf(body: ReadableStream<Uint8Array>, hold: Hold): AsyncGenerator<(Uint8Array | Refusal)[]> {
+async function* linesOf(body: AsyncIterable<Buffer>, hold: Hold): AsyncGenerator<(Uint8Array | Refusal)[]> {
   const rest = new Pieces()
   let passing = false
-  for await (const chunk of body) {
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+  for await (const bytes of body) {
     const lines: (Uint8Array | Refusal)[] = []
     const pass = (refusal: Refusal | undefined) => {
       if (!refusal) return

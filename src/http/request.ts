@@ -39,7 +39,9 @@ export function mediaType({ headers }: IncomingMessage): string {
   if (headers['content-encoding'] !== undefined) throw unsupported('Bodies are taken as they are, not compressed.')
   if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
     throw unsupported('Bodies come in one piece or in chunks.')
-  const [type = '', ...more] = (headers['content-type'] ?? '').split(';')
+  const stated = headers['content-type'] ?? ''
+  if (!stated.includes(';')) return stated.trim().toLowerCase()
+  const [type = '', ...more] = stated.split(';')
   for (const one of more) {
     const [name = '', value = ''] = one.split('=')
     if (name.trim().toLowerCase() !== 'charset') continue

@@ -2,6 +2,10 @@
 // for them, or is taken from them, wherever it may have changed: after each record by which somebody may do more or less than
 // before, and each second, since some rights end by themselves.
 
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Caller } from '../core/policy.ts'
+
 const AGE_MS = 1000
 
 /** What rights depend on: how many records there have been by which they may have changed, and the time. */
@@ -51,5 +55,28 @@ export class Rights {
     const asked = (this.#asked.get(key) as Promise<T> | undefined) ?? find()
     this.#asked.set(key, asked)
     return asked
+  }
+}
+
+/**
+ * Who asked last on each connection, by what they showed: where the next request on it shows the very same, and nobody's rights
+ * can have changed, they are the same.
+ */
+export class Shown {
+  readonly #age: () => object
+  readonly #last = new WeakMap<Socket, { age: object; authorization: string; caller: Caller }>()
+
+  constructor(age: () => object) {
+    this.#age = age
+  }
+
+  get({ socket, headers: { authorization } }: IncomingMessage): Caller | undefined {
+    if (authorization === undefined) return undefined
+    const last = this.#last.get(socket)
+    return last?.authorization === authorization && last.age === this.#age() ? last.caller : undefined
+  }
+
+  note({ socket, headers: { authorization } }: IncomingMessage, caller: Caller): void {
+    if (authorization !== undefined) this.#last.set(socket, { age: this.#age(), authorization, caller })
   }
 }

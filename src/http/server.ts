@@ -3,8 +3,6 @@
 
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { HttpBindings } from '@hono/node-server'
-import { Hono } from 'hono'
 import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
@@ -16,7 +14,7 @@ import { readJson } from './body.ts'
 import { Burden, type Hold } from './burden.ts'
 import { atOnce, begin, type Still } from './flow.ts'
 import { Followers } from './follow.ts'
-import { type Asked, Frame, type FrameParts, type Given, type Routed } from './frame.ts'
+import { type Asked, Frame, type FrameParts, type Given, type Place } from './frame.ts'
 import { emergencyOf, policyOf } from './headers.ts'
 import type { Identify } from './identify.ts'
 import { abide, type Limits } from './limits.ts'
@@ -24,7 +22,8 @@ import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import { success } from './problem.ts'
 import { checkRequest, hasBody, mediaType, parametersOf } from './request.ts'
-import { Rights } from './rights.ts'
+import { Rights, Shown } from './rights.ts'
+import { type Listener, Routes } from './routes.ts'
 import { listedAsJson, sliceAsJson, sliceAsLines } from './slice.ts'
 
 const A_MOMENT_MS = 500
@@ -51,17 +50,18 @@ const docs = pageOf(readFileSync(new URL('./docs.html', import.meta.url), 'utf8'
 const welcome = pageOf(readFileSync(new URL('./welcome.html', import.meta.url), 'utf8'))
 
 export class Door {
-  readonly app: Hono<{ Bindings: HttpBindings }>
   readonly frame: Frame
+  readonly #routes: Routes
   readonly #followers: Followers
   readonly #rights = new Rights(() => ({ rulings: this.#sessile.recorder.watchers.rulings, now: this.#sessile.source.now() }))
+  readonly #shown = new Shown(() => this.#rights.age)
   readonly #parts: DoorParts
 
   constructor(parts: DoorParts) {
     this.#parts = parts
     this.frame = new Frame(parts, async (trace, refusal) => this.#here().note(trace, refusal))
     this.#followers = new Followers(parts.patience)
-    this.app = new Hono()
+    this.#routes = new Routes(this.frame, (path) => this.#nowhere(path))
     this.#open()
     const { commands, queries } = parts.gathered
     for (const query of queries) this.#route(query.at, query, (asked, caller) => this.#ask(query, asked, caller))
@@ -78,6 +78,8 @@ export class Door {
       })
     }
   }
+
+  readonly take: Listener = (incoming, outgoing) => this.#routes.take(incoming, outgoing)
 
   endStreams(): void {
     this.#followers.end()
@@ -97,8 +99,13 @@ export class Door {
   #open(): void {
     const { gathered, unready } = this.#parts
     const contract = JSON.stringify(openapi(gathered))
-    const get = (path: string, answer: (asked: Asked) => Given) =>
-      this.app.get(path, (c) => this.#answer(c, path, 'api', async (asked) => answer(asked)))
+    const get = (path: string, answer: (asked: Asked) => Given) => {
+      const checked = (asked: Asked) => {
+        this.#check(asked)
+        return answer(asked)
+      }
+      this.#routes.put('GET', path, { route: path, door: 'api', answer: checked })
+    }
     // Whoever keeps it running asks these two as often as they like.
     get('/healthz', () => json({ status: 'alive' }))
     get('/readyz', () => {
@@ -109,63 +116,59 @@ export class Door {
     get('/openapi.json', (asked) => this.#toAnybody(asked, { status: success.done, type: JSON_TYPE, body: contract }))
     get('/docs', (asked) => this.#toAnybody(asked, docs))
     get('/welcome', (asked) => this.#toAnybody(asked, welcome))
-    this.app.notFound((c) =>
-      this.#answer(c, 'none', 'api', async (asked) => {
-        this.#countPlace(asked)
-        const methods = this.#methodsAt(c.req.path)
-        if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
-        const preflight = this.frame.headers.preflight(methods, c.env.incoming)
-        if (preflight) return { status: success.done, body: '', headers: preflight }
-        const allow = methods.join(', ')
-        throw new Refusal('invalid', 'method-not-allowed', `At this address there is ${allow} alone.`, { facts: { allow } })
-      }),
-    )
-    // What the router itself cannot take.
-    this.app.onError((error, c) => this.frame.answer(c as Routed, 'none', 'api', () => Promise.reject(error)))
   }
 
-  /** What is no request to begin with counts like one of somebody who has proved nothing: its refusals fill no trail, either. */
-  #answer(...[c, route, door, answer, at]: Parameters<Frame['answer']>): Promise<Response> {
-    const checked: typeof answer = async (asked) => {
-      try {
-        checkRequest(asked.incoming)
-      } catch (error) {
-        this.#countPlace(asked)
-        throw error
-      }
-      return answer(asked)
+  /** Where no route leads. */
+  #nowhere(path: string): Place {
+    const answer = (asked: Asked): Given => {
+      this.#check(asked)
+      this.#countPlace(asked)
+      const methods = this.#routes.methodsAt(path)
+      if (methods.length === 0) throw new Refusal('not-found', 'no-such-route', 'There is nothing at this address.')
+      const preflight = this.frame.headers.preflight(methods, asked.incoming)
+      if (preflight) return { status: success.done, body: '', headers: preflight }
+      const allow = methods.join(', ')
+      throw new Refusal('invalid', 'method-not-allowed', `At this address there is ${allow} alone.`, { facts: { allow } })
     }
-    return this.frame.answer(c, route, door, checked, at)
-  }
-
-  /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
-  #methodsAt(path: string): string[] {
-    const steps = path.split('/')
-    const fits = (route: string) => {
-      const own = route.split('/')
-      return own.length === steps.length && own.every((step, i) => (step.startsWith(':') ? steps[i] !== '' : step === steps[i]))
-    }
-    return this.app.routes.filter((route) => fits(route.path)).map(({ method }) => method)
+    return { route: 'none', door: 'api', answer }
   }
 
   #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
     const [method, path] = at.split(' ') as [string, string]
-    this.app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), (c) =>
-      this.#answer(c, path, what.door, (asked) => this.#whenBack(async () => answer(asked, await this.#admit(asked, what))), at),
-    )
+    const admitted = (asked: Asked) => {
+      const caller = this.#admit(asked, what)
+      return caller instanceof Promise ? caller.then((known) => answer(asked, known)) : answer(asked, caller)
+    }
+    this.#routes.put(method, path, {
+      route: path,
+      door: what.door,
+      at,
+      answer: (asked) => {
+        this.#check(asked)
+        return this.#whenBack()?.then(() => admitted(asked)) ?? admitted(asked)
+      },
+    })
+  }
+
+  /** What is no request to begin with counts like one of somebody who has proved nothing: its refusals fill no trail, either. */
+  #check(asked: Asked): void {
+    try {
+      checkRequest(asked.incoming)
+    } catch (error) {
+      this.#countPlace(asked)
+      throw error
+    }
   }
 
   /** Views that are just being brought back are worth a moment's wait; after that, callers are told to come again. */
-  #whenBack(answer: () => Promise<Given>): Promise<Given> {
+  #whenBack(): Promise<void> | undefined {
     const recorder = this.#parts.sessile()?.recorder
-    if (recorder?.stalled === undefined) return answer()
+    if (recorder?.stalled === undefined) return undefined
     let soon: NodeJS.Timeout | undefined
     const moment = new Promise<void>((resolve) => {
       soon = setTimeout(resolve, A_MOMENT_MS)
     })
-    return Promise.race([recorder.between(() => {}), moment])
-      .finally(() => clearTimeout(soon))
-      .then(answer)
+    return Promise.race([recorder.between(() => {}), moment]).finally(() => clearTimeout(soon))
   }
 
   #toAnybody(asked: Asked, given: Given): Given {
@@ -207,14 +210,16 @@ export class Door {
       if (trace) trace.caller = caller
       return caller
     }
-    const caller = this.#parts.identify.caller(incoming)
-    return caller instanceof Promise ? caller.then(known) : known(caller)
+    const caller = this.#shown.get(incoming) ?? this.#parts.identify.caller(incoming)
+    if (caller instanceof Promise) return caller.then(known)
+    if (caller) this.#shown.note(incoming, caller)
+    return known(caller)
   }
 
   /** The body of a request, and who asks now that it is there: it may have been long in coming. */
   async #read(asked: Asked, what: Routable, caller: Caller): Promise<{ body: unknown; caller: Caller }> {
     const before = this.#rights.age
-    const body = await readJson(asked.incoming, this.#parts.patience, asked.hold)
+    const body = hasBody(asked.incoming) ? await readJson(asked.incoming, this.#parts.patience, asked.hold) : {}
     return { body, caller: this.#rights.age === before ? caller : await this.#who(asked, what) }
   }
 
@@ -229,28 +234,31 @@ export class Door {
   }
 
   async #perform(command: Command, asked: Asked, caller: Caller): Promise<Given> {
-    const { incoming, path, c, trace } = asked
+    const { incoming, path, trace } = asked
     const attempt = command.tries && this.#attempt(asked, command)
     const key = idempotencyKey(incoming.headers['idempotency-key'])
-    const asking = { path, key, trace, tried: attempt?.under }
     if (command.body && mediaType(incoming) === NDJSON) {
+      const asking = { path, key, trace, tried: attempt?.under }
       const broke = (error: unknown) => this.frame.note(asked, error)
       const traced = (trace: Asking['trace'], error: unknown) => this.#lineRefused(caller, trace, error)
       const who = this.#rights.lasting(shownBy(incoming), async () => this.#callerNow(incoming).catch(asRefusal))
       const parts = { sessile: this.#sessile, burden: this.frame.burden, command, asking, who, traced, broke }
-      const body = atOnce(answerLines(parts, c.req.raw.body ?? new Blob([]).stream()))
+      const body = atOnce(answerLines(parts, incoming.iterator({ destroyOnReturn: false })))
       // Whose data its lines will be about is not known yet: it says of all whom it may reach by emergency alone.
       const headers = emergencyOf({ caller, users: [...(caller.emergencies?.keys() ?? [])] })
       return { status: success.done, type: NDJSON, body, ...(headers ? { headers } : {}) }
     }
-    const read = hasBody(incoming) ? await this.#read(asked, command, caller) : { body: {}, caller }
     const status = command.makes ? success.made : success.done
-    const { identify } = this.#parts
-    const carried = command.carries ? identify.carriedBy(incoming) : undefined
-    const performed = this.#sessile.perform(command, { ...asking, ...read, carried })
+    const carried = command.carries ? this.#parts.identify.carriedBy(incoming) : undefined
+    // What is asked is held by nobody once it has been decided: thousands may wait for the same sync.
+    const tell = command.carries ? undefined : JSON.stringify
+    const before = this.#rights.age
+    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, asked.hold) : {}
+    const now = this.#rights.age === before ? caller : await this.#who(asked, command)
+    const performed = this.#sessile.perform(command, { body, path, caller: now, key, carried, tried: attempt?.under, trace, tell })
     const answer = await (attempt ? attempt.of(performed) : performed)
-    if (!command.carries) return json(answer, status)
-    const { told, cookies } = identify.carry(answer)
+    if (!command.carries) return { status, type: JSON_TYPE, body: answer as string }
+    const { told, cookies } = this.#parts.identify.carry(answer)
     return { ...json(told, status), cookies }
   }
 

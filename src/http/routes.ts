@@ -1,0 +1,81 @@
+// Where an address leads. One that is written letter by letter as we write it leads straight to its place. Whatever else
+// there is to an address, from escapes to another host's name, is read by Hono, which knows the same places; it makes objects of
+// the web's own of each request, which costs as much as all else that the door does.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { getRequestListener, type HttpBindings } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type Context, Hono } from 'hono'
+import type { Exchange, Frame, Place } from './frame.ts'
+
+export type Listener = (incoming: IncomingMessage, outgoing: ServerResponse) => void
+
+type Bound = { Bindings: HttpBindings & Exchange }
+type Leads = (c: Context<Bound>) => Promise<Response>
+
+/** A host and an address that read the same to everybody: no escapes, nothing to resolve or to decode. */
+const PLAIN_HOST = /^[a-z0-9._-]+(?::(?:[1-5]\d{3,4}|[6-9]\d{3}))?$/
+const PLAIN_TARGET = /^\/[\w.~/-]*(?:\?[!-~]*)?$/
+
+export class Routes {
+  readonly #frame: Frame
+  readonly #app = new Hono<Bound>()
+  readonly #read: Listener
+  /** The place of each way that Hono knows. */
+  readonly #places = new Map<Leads, Place>()
+
+  /** `nowhere`: the place of an address that leads to none of ours. */
+  constructor(frame: Frame, nowhere: (path: string) => Place) {
+    this.#frame = frame
+    this.#app.notFound((c) => this.#answer(c, nowhere(c.req.path)))
+    // What the router itself cannot take.
+    this.#app.onError((error, c) => this.#answer(c, { route: 'none', door: 'api', answer: () => Promise.reject(error) }))
+    const fetch: Parameters<typeof getRequestListener>[0] = async (request, env) => {
+      await this.#app.fetch(request, env as Bound['Bindings'])
+      // Answers are written by the frame, also those to HEAD, of which Hono would make another one.
+      return RESPONSE_ALREADY_SENT
+    }
+    this.#read = getRequestListener(fetch, { errorHandler: (error) => frame.unrouted(error) })
+  }
+
+  /** Puts a place at this address, as the contract writes it. */
+  put(method: string, path: string, place: Place): void {
+    const leads: Leads = (c) => this.#answer(c, place)
+    this.#places.set(leads, place)
+    this.#app.on(method, path.replace(/\{(\w+)\}/g, ':$1'), leads)
+  }
+
+  readonly take: Listener = (incoming, outgoing) => {
+    const found = this.#plainly(incoming)
+    const answered = found && this.#frame.answer({ incoming, outgoing }, found.place, found.path)
+    if (answered) answered.catch((error: unknown) => this.#frame.lose(outgoing, error))
+    else this.#read(incoming, outgoing)
+  }
+
+  #plainly({ method = '', url = '', headers: { host = '' } }: IncomingMessage) {
+    if (!PLAIN_HOST.test(host) || !PLAIN_TARGET.test(url) || url.includes('/.')) return undefined
+    const query = url.indexOf('?')
+    const [found, values = []] = this.#app.router.match(method, query < 0 ? url : url.slice(0, query))
+    if (found.length === 0) return undefined
+    const [[leads], names] = found[0] as (typeof found)[number]
+    const path: Record<string, string> = {}
+    for (const name in names) path[name] = values[names[name] as number] as string
+    const place = this.#places.get(leads as Leads)
+    return place && { place, path }
+  }
+
+  async #answer(c: Context<Bound>, place: Place): Promise<Response> {
+    await this.#frame.answer(c.env, place, c.req.param())
+    return RESPONSE_ALREADY_SENT
+  }
+
+  /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
+  methodsAt(path: string): string[] {
+    const steps = path.split('/')
+    const fits = (route: string) => {
+      const own = route.split('/')
+      return own.length === steps.length && own.every((step, i) => (step.startsWith(':') ? steps[i] !== '' : step === steps[i]))
+    }
+    return this.#app.routes.filter((route) => fits(route.path)).map(({ method }) => method)
+  }
+}
