@@ -12,6 +12,7 @@ import { features } from '../../src/features/index.ts'
 import { kindNames } from '../../src/features/kinds.ts'
 import type { FileLog } from '../../src/log/files.ts'
 import { freshOf } from '../../src/log/shelf.ts'
+import { beside } from '../beside.ts'
 import type { Chance } from '../chance.ts'
 import type { Operation, SimulatedDisk } from './disk.ts'
 import type { Ledger } from './ledger.ts'
@@ -89,6 +90,8 @@ export class Life {
     const opening = {
       config: world.config,
       disk: world.disk,
+      // In half of the lives another writes, as soon as there is anything much to write.
+      ...(world.chance.oneIn(2) ? { sit: beside(world.disk) } : {}),
       source: source(world),
       // The process ends at once: nothing that it would have gone on to do is done.
       fatal: () => world.disk.kill(),

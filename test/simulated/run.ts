@@ -41,6 +41,7 @@ const usual = { ...bounds }
 /** What is rare comes often. */
 const small: typeof bounds = {
   batch: 9,
+  busy: 3,
   names: 5,
   heads: 3,
   rowsAStep: 3,
