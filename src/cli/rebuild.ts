@@ -2,7 +2,6 @@
 // or checks that a rebuild would give the same rows.
 
 import { rmSync } from 'node:fs'
-import { constants, setPriority } from 'node:os'
 import { openLog } from '../app.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
@@ -10,6 +9,7 @@ import { agreeing, catchUp, fill, follow, type Progress, takingTurns, type Unfol
 import { linesOf, type Shelf } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
+import { resting } from '../core/turn.ts'
 import { type Mark, markOf, Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
 import type { Holder } from '../log/lock.ts'
@@ -90,8 +90,6 @@ export async function rebuildAlone(config: Config): Promise<Done> {
 
 /** A recorder is at work: it tells which logs grow, and takes over when few are left. */
 async function rebuildBeside(config: Config, live: string, running: Holder, without: ReadonlySet<string>): Promise<Made> {
-  // Whoever is recording goes first.
-  setPriority(constants.priority.PRIORITY_LOW)
   const shelf = new FileShelf(config.home)
   const ask = (what: string, body: object = {}) => askHolder(config, running, 'POST', `/operator/rebuild.${what}`, body)
   const { rebuild } = (await ask('begins')) as { rebuild: string }
@@ -104,13 +102,16 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
     asked = asked.then(goesOn).then((step) => step.grown.forEach((log) => void grown.add(log)))
     asked.catch(() => {}) // Heard of below.
   }, 30_000)
-  const { latest, ...done } = await filled(views, live, { shelf: new FileShelf(config.home, { reuse: true }), without }).finally(
-    () => clearInterval(asking),
-  )
+  const rest = resting()
+  const from = { shelf: new FileShelf(config.home, { reuse: true }), without }
+  const { latest, ...done } = await filled(views, live, from, rest).finally(() => clearInterval(asking))
   await asked
   let step = await goesOn()
   for (let round = 1; ; round++) {
-    for (const log of [...grown, ...step.grown]) catchUp(views, features.events, shelf, log)
+    for (const log of [...grown, ...step.grown]) {
+      catchUp(views, features.events, shelf, log)
+      await rest()
+    }
     grown.clear()
     // What grows from here on, the recorder folds itself.
     if (step.grown.length <= FEW || round === MOST_ROUNDS) break
@@ -126,10 +127,11 @@ async function filled(
   views: Views,
   live: string,
   from: { shelf: Shelf; settled?: boolean; without?: ReadonlySet<string>; until?: (log: string) => number },
+  rest?: () => Promise<void>,
 ): Promise<Made & { latest: number }> {
   const began = performance.now()
   const filling = fill(views, { events: features.events, ...from })
-  const { latest, logs, records, unfolded } = await takingTurns(filling, progress(began, expectedRecords(live)))
+  const { latest, logs, records, unfolded } = await takingTurns(filling, progress(began, expectedRecords(live)), rest)
   const seconds = (performance.now() - began) / 1000
   const damaged = unfolded.length > 0 ? `; ${unfolded.length} of them are damaged (sessile verify tells where)` : ''
   const says = `Rebuilt from ${records} records in ${logs} logs in ${seconds.toFixed(1)} s${damaged}.`
