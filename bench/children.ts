@@ -12,6 +12,8 @@ export interface Server {
   readonly port: number
   /** The secret of a device's key that reaches all users. */
   readonly key: string
+  /** That of somebody who may read all of it, as no device may. */
+  readonly reader: string
   /** Has the server do something from within. */
   ask<T>(verb: string, input?: object): Promise<T>
   stop(): Promise<void>
@@ -21,7 +23,11 @@ const LOAD = new URL('../src/load.mjs', import.meta.url)
 
 /** Sessile in a child, on this data directory. */
 export const sessileServer = (home: string): Promise<Server> =>
-  server(LOAD, [fileURLToPath(new URL('./serve.ts', import.meta.url)), home], ['--expose-gc'])
+  server(
+    LOAD,
+    [fileURLToPath(new URL('./serve.ts', import.meta.url)), home],
+    ['--expose-gc', ...(process.env.DEV_ARGS?.split(' ') ?? [])],
+  )
 
 export const echoServer = (): Promise<Server> => server(new URL('./echo.mjs', import.meta.url), [], [])
 
@@ -29,11 +35,11 @@ async function server(file: URL, args: string[], execArgv: string[]): Promise<Se
   const child = fork(fileURLToPath(file), args, { execArgv })
   const waiting = new Map<number, { done: (answer: unknown) => void; failed: (error: Error) => void }>()
   let asked = 0
-  const ready = new Promise<{ port: number; key: string }>((resolve, reject) => {
+  const ready = new Promise<{ port: number; key: string; reader: string }>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`a server ended with ${code}`)))
     child.once('message', resolve as (message: unknown) => void)
   })
-  const { port, key } = await ready
+  const { port, key, reader } = await ready
   child.on('message', ({ id, answer, error }: { id: number; answer: unknown; error?: string }) => {
     if (error === undefined) waiting.get(id)?.done(answer)
     else waiting.get(id)?.failed(new Error(error))
@@ -49,7 +55,7 @@ async function server(file: URL, args: string[], execArgv: string[]): Promise<Se
     child.disconnect()
     await gone
   }
-  return { pid: child.pid as number, port, key, ask: ask as Server['ask'], stop }
+  return { pid: child.pid as number, port, key, reader, ask: ask as Server['ask'], stop }
 }
 
 export interface Load {

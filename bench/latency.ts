@@ -128,7 +128,7 @@ function again(begin: () => ChildProcess, { cut = false } = {}): () => Promise<n
 }
 
 /** Returns how many bytes were exported. */
-function exporting({ port, key }: Server, paths: string[]): () => Promise<number> {
+function exporting({ port, reader: key }: Server, paths: string[]): () => Promise<number> {
   const child = scripted('./export.mjs', { port, key, paths })
   const said = text(child.stdout as NodeJS.ReadableStream)
   return async () => {

@@ -156,7 +156,7 @@ async function watching({ rounds, full }: Effort): Promise<Row[]> {
 }
 
 /** Clients that follow a session over so many connections; `told` resolves when each has been told of a new record. */
-async function watchersOf({ port, key }: Server, path: string, connections: number) {
+async function watchersOf({ port, reader: key }: Server, path: string, connections: number) {
   const child = scripted('./watchers.mjs', { port, key, path, connections })
   const lines: string[] = []
   let wake = () => {}

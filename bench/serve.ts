@@ -83,7 +83,7 @@ async function open(): Promise<void> {
     }
   })
   process.on('disconnect', () => process.exit())
-  process.send?.({ port: Number(new URL(serving.url).port), key: await deviceKey() })
+  process.send?.({ port: Number(new URL(serving.url).port), key: await deviceKey(), reader: KEY })
 }
 
 void open()
