@@ -18,7 +18,7 @@ export interface Sheet {
 }
 
 /** How far ahead of need zeros are written: a sync that need not move the file's end is more than twice as fast. */
-const AHEAD = Buffer.alloc(128 * 1024)
+const AHEAD = Buffer.alloc(512 * 1024)
 
 export class Pen {
   readonly #disk: Disk
