@@ -110,6 +110,7 @@ export class Recorder {
   get waiting(): number {
     return this.#queue.length
   }
+
   /** Runs between two batches, when the views and the log agree. */
   between<T>(job: () => Promise<T> | T): Promise<T> {
     return new Promise((resolve, reject) => {

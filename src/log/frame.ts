@@ -105,8 +105,10 @@ export function printFrames(
     writeWide(bytes, synced, at + 32)
     bytes.write(log, at + FRAME, 'latin1')
     bytes.set(content, start)
-    if (follows !== undefined) noteBefore(bytes, end, follows)
-    line.place = { batch, end }
+    if (follows !== undefined) {
+      noteBefore(bytes, end, follows)
+      line.place = { batch, end }
+    }
     places.push(start)
     at = end
   }
