@@ -23,6 +23,7 @@ import { Connections } from './http/connections.ts'
 import { Identify } from './http/identify.ts'
 import { Limits } from './http/limits.ts'
 import { Door, type DoorParts } from './http/server.ts'
+import { Wires } from './http/wires.ts'
 import { type Disk, descriptors, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
 import { FileLog } from './log/files.ts'
@@ -153,6 +154,7 @@ export async function serve(opening: Opening): Promise<Serving> {
   // What is expected beyond a word to go on is not known here; the request is answered as it is.
   server.on('checkExpectation', door.take)
   server.on('clientError', (error, socket) => endUnreadable(() => door.frame.unreadable(error), socket as Answering))
+  const wires = new Wires(server, door.takeWhole)
   const connections = new Connections(server, descriptorsLeft())
   try {
     // A take-over cannot be undone: it begins when there is an address to serve on.
@@ -166,7 +168,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     await ready.vault.ready(ready.source.now()).catch(unless('not-recorded'))
     const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
-    return { url, sessile, firstKey, stop: () => stop({ server, door, sessile: ready, stopChores }) }
+    return { url, sessile, firstKey, stop: () => stop({ server, wires, door, sessile: ready, stopChores }) }
   } catch (error) {
     server.close()
     log?.close()
@@ -288,11 +290,13 @@ function keepDoing(sessile: Sessile, logger: Logger): () => void {
 /** Stops taking requests, answers those under way, makes everything durable. */
 async function stop({
   server,
+  wires,
   door,
   sessile,
   stopChores,
 }: {
   server: Server
+  wires: Wires
   door: Door
   sessile: Sessile
   stopChores: () => void
@@ -301,8 +305,16 @@ async function stop({
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   door.endStreams()
   // A connection that is kept open after its last answer must not keep us.
-  const closing = setInterval(() => server.closeIdleConnections(), 50)
-  const patience = setTimeout(() => server.closeAllConnections(), 10_000)
+  const endIdle = () => {
+    server.closeIdleConnections()
+    wires.endIdle()
+  }
+  endIdle()
+  const closing = setInterval(endIdle, 50)
+  const patience = setTimeout(() => {
+    server.closeAllConnections()
+    wires.endAll()
+  }, 10_000)
   await closed
   clearInterval(closing)
   clearTimeout(patience)

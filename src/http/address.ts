@@ -1,8 +1,8 @@
 // Where a request comes from, as far as it can be believed: the other end of the connection, or what a proxy that is
 // trusted says of the one at its own other end.
 
-import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP } from 'node:net'
+import type { Incoming } from './whole.ts'
 
 /** Nobody says more than this of the way that a request has come. */
 const MOST_STEPS = 32
@@ -21,7 +21,7 @@ export class Proxies {
    * beginning: so it is read from the right, as long as whoever wrote is trusted. X-Forwarded-For alone counts, since a
    * proxy that writes one header lets another through as it came.
    */
-  addressOf({ socket, headers }: IncomingMessage): string {
+  addressOf({ socket, headers }: Incoming): string {
     let address = plain(socket.remoteAddress ?? '')
     if (this.#none) return address
     const steps = String(headers['x-forwarded-for'] ?? '')

@@ -7,6 +7,7 @@ import { parseJson } from './json.ts'
 import { Looking } from './looking.ts'
 import { Pieces } from './pieces.ts'
 import { mediaType, unsupported } from './request.ts'
+import { WholeRequest } from './whole.ts'
 
 export const MOST_BYTES = 4 * 1024 * 1024
 
@@ -15,11 +16,12 @@ const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at 
 const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too long to come.')
 
 /** What is read is held by `hold`, which its owner lets go when it is done with. */
-export function readJson(incoming: IncomingMessage, patience: number, hold: Hold): Promise<unknown> {
+export function readJson(incoming: IncomingMessage | WholeRequest, patience: number, hold: Hold): Promise<unknown> {
   const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
   }
+  if (incoming instanceof WholeRequest) return wholly(incoming, hold)
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
   return new Promise((resolve, reject) => {
     const body = new Reading(patience, hold, resolve, reject)
@@ -32,6 +34,11 @@ export function readJson(incoming: IncomingMessage, patience: number, hold: Hold
       if (!incoming.complete) brokeOff()
     })
   })
+}
+
+async function wholly({ body }: WholeRequest, hold: Hold): Promise<unknown> {
+  hold.take(body.length)
+  return parseJson(body)
 }
 
 /** Bodies that are being read, in no order. */

@@ -1,8 +1,9 @@
 // Who is connected. There are fewer connections than descriptors, so that the recorder always has some for its files;
 // whoever comes when all are taken is told so, and comes again.
 
-import type { Server, ServerResponse } from 'node:http'
+import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Outgoing } from './wires.ts'
 
 const MOST = 16_384
 /** So many more are let in to be told that there is no room. */
@@ -12,7 +13,7 @@ const TO_BE_TOLD = 16
  * Calls once when an answer is over: taken, or never to be, since its connection went before its turn came, or before there
  * was an answer. One that waits behind another on its connection is told nothing of that.
  */
-export function whenOver(outgoing: ServerResponse, done: () => void): void {
+export function whenOver(outgoing: Outgoing, done: () => void): void {
   const { socket } = outgoing.req
   if (outgoing.destroyed || socket.destroyed) {
     done()

@@ -18,11 +18,13 @@ import { AnswerHeaders, emergencyOf, type Reached, traceOf } from './headers.ts'
 import type { Standing } from './limits.ts'
 import { type Door, headersOf, problemOf, unreadable } from './problem.ts'
 import { hasBody } from './request.ts'
+import type { WholeRequest } from './whole.ts'
+import { type Outgoing, Wire } from './wires.ts'
 
 /** A request, and where its answer goes. */
 export interface Exchange {
-  readonly incoming: IncomingMessage
-  readonly outgoing: ServerResponse
+  readonly incoming: IncomingMessage | WholeRequest
+  readonly outgoing: Outgoing
 }
 
 /** Where a request is answered. */
@@ -33,6 +35,8 @@ export interface Place {
   readonly door: Door
   /** The route with its method, where the contract has one. */
   readonly at?: string | undefined
+  /** Does it answer in one piece, always? */
+  readonly whole?: boolean | undefined
   answer(asked: Asked): Given | Promise<Given>
 }
 
@@ -106,7 +110,7 @@ export class Frame {
     }
     this.#log(asked, given, performance.now() - began)
     // Node would wait for it, and for the next request behind it, for as long as it takes.
-    if (!incoming.complete) outgoing.on('close', () => letGo(incoming))
+    if (!incoming.complete) outgoing.on('close', () => letGo(incoming as IncomingMessage))
     this.#give(asked, given)
   }
 
@@ -151,6 +155,7 @@ export class Frame {
       outgoing.writeHead(status, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
       return
     }
+    if (outgoing instanceof Wire) throw new Error(`${asked.route} answers in pieces where it should not`)
     outgoing.writeHead(status, head)
     if (typeof body === 'function' || incoming.method === 'HEAD') hold.keep(0)
     if (incoming.method === 'HEAD') {
@@ -188,7 +193,7 @@ export class Frame {
   }
 
   /** Whoever takes nothing of a long answer for as long as there is patience is cut off. */
-  #cutOffIdle(outgoing: ServerResponse): void {
+  #cutOffIdle(outgoing: Outgoing): void {
     const { patience } = this.#parts
     outgoing.setTimeout(patience)
     outgoing.on('timeout', (socket: Socket) => {
@@ -242,7 +247,7 @@ export class Frame {
   }
 
   /** What went wrong where nothing could be answered any more must not cost the others theirs. */
-  lose(outgoing: ServerResponse, error: unknown): void {
+  lose(outgoing: Outgoing, error: unknown): void {
     this.#parts.logger.error({ route: 'none', stack: String((error as Error).stack) }, 'broken')
     outgoing.destroy()
   }
@@ -259,7 +264,7 @@ const CLOSE = { connection: 'close' }
 const TAKES_BODY = new Set(['POST', 'PUT', 'PATCH'])
 /** What is shorter fits into the buffers of a connection, unless others have filled them. */
 const LONG = 64 * 1024
-const waits = ({ socket }: ServerResponse) => !socket || socket.writableLength > 0
+const waits = ({ socket }: Outgoing) => !socket || socket.writableLength > 0
 
 const requestId = (given: string | string[] | undefined) =>
   typeof given === 'string' && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : uuid()

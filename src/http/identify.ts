@@ -2,11 +2,11 @@
 // in a cookie. What a browser carries of its own accord it also carries for other sites: a request that changes
 // something counts only where it comes from our own pages.
 
-import type { IncomingMessage } from 'node:http'
 import type { Carried } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import { type Caller, unproved } from '../core/policy.ts'
 import type { Reached } from './headers.ts'
+import type { Incoming } from './whole.ts'
 
 export interface IdentifyParts {
   /** Who holds this secret: a key, or an access token. */
@@ -33,7 +33,7 @@ export class Identify {
   }
 
   /** Who asks, as far as it can be proved; undefined for whoever proves nothing. A proof that is none is refused. */
-  caller(incoming: IncomingMessage): Caller | undefined | Promise<Caller | undefined> {
+  caller(incoming: Incoming): Caller | undefined | Promise<Caller | undefined> {
     const { authorization } = incoming.headers
     if (authorization !== undefined) {
       const [scheme, secret, ...more] = authorization.split(' ')
@@ -46,7 +46,7 @@ export class Identify {
   }
 
   /** All that the caller's browser carries. */
-  carriedBy(incoming: IncomingMessage): Partial<Record<Carried, string>> {
+  carriedBy(incoming: Incoming): Partial<Record<Carried, string>> {
     const carried = kinds.flatMap((what) => {
       const value = this.#carried(incoming, what)
       return value === undefined ? [] : [[what, value]]
@@ -55,7 +55,7 @@ export class Identify {
     return Object.fromEntries(carried)
   }
 
-  #carried({ headers }: IncomingMessage, what: Carried): string | undefined {
+  #carried({ headers }: Incoming, what: Carried): string | undefined {
     const name = `${this.#names[what]}=`
     const found = (headers.cookie ?? '').split(/; ?/).filter((pair) => pair.startsWith(name))
     if (found.length > 1) throw invalid([{ path: 'Cookie', message: `has ${name.slice(0, -1)} more than once` }])
@@ -63,7 +63,7 @@ export class Identify {
   }
 
   /** Browsers say where a request comes from; one that carries cookies and says nothing is not believed. */
-  #checkSite({ method = '', headers }: IncomingMessage, carries: boolean): void {
+  #checkSite({ method = '', headers }: Incoming, carries: boolean): void {
     if (SAFE.has(method)) return
     const { origin, host = '', 'sec-fetch-site': site } = headers
     if (site === undefined && origin === undefined && !carries) return

@@ -1,8 +1,8 @@
 // What a request must be before anything in it counts: a target and headers within bounds, each header that matters given
 // once, a body in no disguise. Where two readers could take a request for two different ones, it is refused.
 
-import type { IncomingMessage } from 'node:http'
 import { invalid, Refusal } from '../core/errors.ts'
+import type { Incoming } from './whole.ts'
 
 /** Of the path and the query together. */
 const LONGEST_TARGET = 4096
@@ -14,7 +14,7 @@ const DOTS = /^[^?]*\/(?:\.|%2e){1,2}(?:[/?]|$)/i
 const ONCE = ['host', 'content-type', 'authorization']
 const lengths = new Set(ONCE.map(({ length }) => length))
 
-export function checkRequest({ url = '', rawHeaders }: IncomingMessage): void {
+export function checkRequest({ url = '', rawHeaders }: Incoming): void {
   if (url.length > LONGEST_TARGET) {
     throw new Refusal('too-large', 'target-too-long', `An address is at most ${LONGEST_TARGET} characters long.`)
   }
@@ -35,7 +35,7 @@ export function checkRequest({ url = '', rawHeaders }: IncomingMessage): void {
 }
 
 /** The body's type, where it is one that can be read as it is. */
-export function mediaType({ headers }: IncomingMessage): string {
+export function mediaType({ headers }: Incoming): string {
   if (headers['content-encoding'] !== undefined) throw unsupported('Bodies are taken as they are, not compressed.')
   if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
     throw unsupported('Bodies come in one piece or in chunks.')
@@ -50,7 +50,7 @@ export function mediaType({ headers }: IncomingMessage): string {
   return type.trim().toLowerCase()
 }
 
-export const hasBody = ({ headers }: IncomingMessage) =>
+export const hasBody = ({ headers }: Incoming) =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 export const unsupported = (detail: string) => new Refusal('invalid', 'unsupported-media-type', detail)

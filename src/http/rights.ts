@@ -2,9 +2,9 @@
 // for them, or is taken from them, wherever it may have changed: after each record by which somebody may do more or less than
 // before, and each second, since some rights end by themselves.
 
-import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Caller } from '../core/policy.ts'
+import type { Incoming } from './whole.ts'
 
 const AGE_MS = 1000
 
@@ -70,13 +70,13 @@ export class Shown {
     this.#age = age
   }
 
-  get({ socket, headers: { authorization } }: IncomingMessage): Caller | undefined {
+  get({ socket, headers: { authorization } }: Incoming): Caller | undefined {
     if (authorization === undefined) return undefined
     const last = this.#last.get(socket)
     return last?.authorization === authorization && last.age === this.#age() ? last.caller : undefined
   }
 
-  note({ socket, headers: { authorization } }: IncomingMessage, caller: Caller): void {
+  note({ socket, headers: { authorization } }: Incoming, caller: Caller): void {
     if (authorization !== undefined) this.#last.set(socket, { age: this.#age(), authorization, caller })
   }
 }

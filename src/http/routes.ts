@@ -7,6 +7,14 @@ import { getRequestListener, type HttpBindings } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type Context, Hono } from 'hono'
 import type { Exchange, Frame, Place } from './frame.ts'
+import type { Incoming, WholeRequest } from './whole.ts'
+import type { Wire } from './wires.ts'
+
+/** A place, and what an address that leads there says where its route leaves a gap. */
+interface Found {
+  place: Place
+  path: Record<string, string>
+}
 
 export type Listener = (incoming: IncomingMessage, outgoing: ServerResponse) => void
 
@@ -47,12 +55,23 @@ export class Routes {
 
   readonly take: Listener = (incoming, outgoing) => {
     const found = this.#plainly(incoming)
-    const answered = found && this.#frame.answer({ incoming, outgoing }, found.place, found.path)
-    if (answered) answered.catch((error: unknown) => this.#frame.lose(outgoing, error))
+    if (found) this.#answerAt(found, { incoming, outgoing })
     else this.#read(incoming, outgoing)
   }
 
-  #plainly({ method = '', url = '', headers: { host = '' } }: IncomingMessage) {
+  /** Takes a request that came whole; false where it leads to no place that answers in one piece. */
+  readonly takeWhole = (incoming: WholeRequest, outgoing: Wire): boolean => {
+    const found = this.#plainly(incoming)
+    if (!found?.place.whole) return false
+    this.#answerAt(found, { incoming, outgoing })
+    return true
+  }
+
+  #answerAt({ place, path }: Found, exchange: Exchange): void {
+    this.#frame.answer(exchange, place, path).catch((error: unknown) => this.#frame.lose(exchange.outgoing, error))
+  }
+
+  #plainly({ method = '', url = '', headers: { host = '' } }: Incoming): Found | undefined {
     if (!PLAIN_HOST.test(host) || !PLAIN_TARGET.test(url) || url.includes('/.')) return undefined
     const query = url.indexOf('?')
     const [found, values = []] = this.#app.router.match(method, query < 0 ? url : url.slice(0, query))

@@ -2,7 +2,7 @@
 // bodies; what a request means is said by the features, what all answers have in common by frame.ts, and statuses by problem.ts.
 
 import { readFileSync } from 'node:fs'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Command } from '../core/command.ts'
 import { invalid, Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
@@ -25,6 +25,8 @@ import { checkRequest, hasBody, mediaType, parametersOf } from './request.ts'
 import { Rights, Shown } from './rights.ts'
 import { type Listener, Routes } from './routes.ts'
 import { listedAsJson, sliceAsJson, sliceAsLines } from './slice.ts'
+import { type Incoming, WholeRequest } from './whole.ts'
+import type { Wire } from './wires.ts'
 
 const A_MOMENT_MS = 500
 
@@ -66,7 +68,7 @@ export class Door {
     const { commands, queries } = parts.gathered
     for (const query of queries) this.#route(query.at, query, (asked, caller) => this.#ask(query, asked, caller))
     for (const command of commands) {
-      if (command.at !== undefined) this.#route(command.at, command, (asked, caller) => this.#perform(command, asked, caller))
+      if (command.at !== undefined) this.#route(command.at, command, (asked, caller) => this.#perform(command, asked, caller), true)
     }
     const operate: DoorParts['operate'] = { ...parts.operate, load: async (sessile) => this.#load(sessile) }
     for (const [name, work] of Object.entries(operate)) {
@@ -80,6 +82,9 @@ export class Door {
   }
 
   readonly take: Listener = (incoming, outgoing) => this.#routes.take(incoming, outgoing)
+
+  /** The same for a request that came whole; false where it is not to be answered on its wire. */
+  readonly takeWhole = (incoming: WholeRequest, outgoing: Wire): boolean => this.#routes.takeWhole(incoming, outgoing)
 
   endStreams(): void {
     this.#followers.end()
@@ -133,7 +138,7 @@ export class Door {
     return { route: 'none', door: 'api', answer }
   }
 
-  #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>): void {
+  #route(at: string, what: Routable, answer: (asked: Asked, caller: Caller) => Promise<Given>, whole = false): void {
     const [method, path] = at.split(' ') as [string, string]
     const admitted = (asked: Asked) => {
       const caller = this.#admit(asked, what)
@@ -143,6 +148,7 @@ export class Door {
       route: path,
       door: what.door,
       at,
+      whole,
       answer: (asked) => {
         this.#check(asked)
         return this.#whenBack()?.then(() => admitted(asked)) ?? admitted(asked)
@@ -237,7 +243,7 @@ export class Door {
     const { incoming, path, trace } = asked
     const attempt = command.tries && this.#attempt(asked, command)
     const key = idempotencyKey(incoming.headers['idempotency-key'])
-    if (command.body && mediaType(incoming) === NDJSON) {
+    if (command.body && !(incoming instanceof WholeRequest) && mediaType(incoming) === NDJSON) {
       const asking = { path, key, trace, tried: attempt?.under }
       const broke = (error: unknown) => this.frame.note(asked, error)
       const traced = (trace: Asking['trace'], error: unknown) => this.#lineRefused(caller, trace, error)
@@ -316,13 +322,13 @@ export class Door {
   }
 
   /** Who asks, by what they showed when they began. */
-  async #callerNow(incoming: IncomingMessage): Promise<Caller> {
+  async #callerNow(incoming: Incoming): Promise<Caller> {
     return (await this.#parts.identify.caller(incoming)) ?? nobody
   }
 
   /** Why a question that was answered is not answered any more, or not as far; what passes by itself is no reason. */
   async #refusalNow(
-    incoming: IncomingMessage,
+    incoming: Incoming,
     query: Query,
     input: unknown,
     before: { sight: string; urgent: boolean },
@@ -343,7 +349,7 @@ export class Door {
 }
 
 /** What a request shows for itself. */
-const shownBy = ({ headers: { authorization = '', cookie = '' } }: IncomingMessage) => `${authorization} ${cookie}`
+const shownBy = ({ headers: { authorization = '', cookie = '' } }: Incoming) => `${authorization} ${cookie}`
 
 function asRefusal(error: unknown): Refusal {
   if (error instanceof Refusal) return error
