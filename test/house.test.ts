@@ -302,6 +302,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
+  'src/sessile.mjs': ['spawnSync'], // chrt, which sets the class of this process
   'src/load.mjs': ['require', 'mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/; what it runs asks for packages
 }
 
