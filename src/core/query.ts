@@ -7,6 +7,7 @@ import type { Action, Caller } from './policy.ts'
 import type { Erased, Recorded } from './record.ts'
 import type { Sight } from './sight.ts'
 import type { Standing } from './standing.ts'
+import type { Some } from './turn.ts'
 import type { Read } from './view.ts'
 
 export interface Asked<I, R extends string> {
@@ -23,9 +24,9 @@ export interface Asked<I, R extends string> {
    * The records of a log in order, as they read today and as far as the caller may see them; erased ones too. Others get
    * their turn meanwhile.
    */
-  records(log: string, after?: number): AsyncIterable<Recorded | Erased>
+  records(log: string, after?: number): Some<Recorded | Erased>
   /** The records of one type as they stand: of those with one key the last, in the place of the first. */
-  standing(log: string, which: Standing): AsyncIterable<Recorded>
+  standing(log: string, which: Standing): Some<Recorded>
   /** Counts so many bytes more that are gathered for the answer; refuses where that is too much at the moment. */
   hold(bytes: number): void
   /** A part of a log as an answer, as far as the caller may see it. */
@@ -69,14 +70,14 @@ export class Slice {
 export class Listed {
   readonly about: object
   readonly name: string
-  readonly items: AsyncIterable<unknown>
-  constructor(about: object, name: string, items: AsyncIterable<unknown>) {
+  readonly items: Some<unknown>
+  constructor(about: object, name: string, items: Some<unknown>) {
     this.about = about
     this.name = name
     this.items = items
   }
 
-  /** The same, its first item made: what cannot be told is refused before it is written down that it was told. */
+  /** The same, its first items made: what cannot be told is refused before it is written down that it was told. */
   async begun(): Promise<Listed> {
     const items = this.items[Symbol.asyncIterator]()
     return new Listed(this.about, this.name, goOn(await items.next(), items))
@@ -85,12 +86,15 @@ export class Listed {
   /** The answer in one piece, for whoever can hold it. */
   async whole(): Promise<object> {
     const items: unknown[] = []
-    for await (const item of this.items) items.push(item)
+    for await (const some of this.items) items.push(...some)
     return { ...this.about, [this.name]: items }
   }
 }
 
-async function* goOn(first: IteratorResult<unknown>, rest: AsyncIterator<unknown>): AsyncGenerator<unknown> {
+async function* goOn(
+  first: IteratorResult<readonly unknown[]>,
+  rest: AsyncIterator<readonly unknown[]>,
+): AsyncGenerator<readonly unknown[]> {
   for (let next = first; !next.done; next = await rest.next()) yield next.value
 }
 

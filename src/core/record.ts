@@ -1,7 +1,7 @@
 // A record: its envelope, how it is printed as one line, and how a line is read again. The fields always stand in the
 // same order, so that the envelope of a line can be scanned without parsing its data.
 
-import { SEAL_LENGTH } from './seal.ts'
+import { SEAL_LENGTH, stands } from './seal.ts'
 
 export interface Envelope {
   record_id: string
@@ -82,11 +82,6 @@ const [RECORD_ID, SEQ, TYPE, V, SOURCE, USER_ID, SESSION_ID, PERFORMER_ID, TIMES
 /** Where the fields of the line that was walked last begin and end; both are 0 for one that is absent. */
 const begins = new Uint32Array(FIELDS.length)
 const ends = new Uint32Array(FIELDS.length)
-
-const stands = (text: Buffer, line: Buffer, at: number): boolean => {
-  for (let i = 0; i < text.length; i++) if (line[at + i] !== text[i]) return false
-  return true
-}
 
 /** Walks the envelope; returns where the data begins, or -1 where this is not the line of a record. */
 function walk(line: Buffer): number {

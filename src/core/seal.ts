@@ -44,8 +44,23 @@ const SLAB = 512 * 1024
 let slab = Buffer.allocUnsafeSlow(SLAB)
 let used = 0
 
-/** Where a salt and the content after it are put side by side. */
+/** Where a salt and the content after it are put side by side; and its beginnings of each length that was asked for. */
 let room = Buffer.allocUnsafeSlow(64 * 1024)
+let beginnings: (Buffer | undefined)[] = []
+const MOST_KEPT = 4096
+
+function makeRoom(length: number): void {
+  if (room.length >= length) return
+  room = Buffer.allocUnsafeSlow(length)
+  beginnings = []
+}
+
+/** The first so many bytes of the room. Most lines are short, and many have the same length: each view is made once. */
+function roomTo(length: number): Buffer {
+  if (length > MOST_KEPT) return room.subarray(0, length)
+  beginnings[length] ??= room.subarray(0, length)
+  return beginnings[length]
+}
 
 /** Content as bytes, with room behind it for its seal and a newline: a line that ends in a zero has yet to be sealed. */
 export function unsealed(content: string): Buffer {
@@ -63,10 +78,10 @@ export function unsealed(content: string): Buffer {
 /** Seals such a line where it lies, to the hash of the line before it; returns its own. */
 export function sealIn(line: Buffer, previous: string): string {
   const at = line.length - 1 - SEAL_LENGTH
-  if (room.length < SALT + at) room = Buffer.allocUnsafeSlow(SALT + at)
+  makeRoom(SALT + at)
   draw(room)
   line.copy(room, SALT, 0, at)
-  const next = chain(previous, hash('sha256', room.subarray(0, SALT + at), 'binary'))
+  const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
   line.write(`${SALT_FIELD}${room.toString('base64url', 0, SALT)}${HASH_FIELD}${next}"}\n`, at, 'latin1')
   return next
 }
@@ -83,27 +98,43 @@ export const hashIn = (line: Buffer): string => line.toString('latin1', Math.max
 /** The hash of the line that ends here among others, newline included. */
 export const hashBefore = (bytes: Buffer, end: number): string => bytes.toString('latin1', end - HASH_LENGTH - 3, end - 3)
 
+const [SALT_BYTES, HASH_BYTES, END_BYTES] = [SALT_FIELD, HASH_FIELD, '"}'].map((text) => Buffer.from(text)) as [
+  Buffer,
+  Buffer,
+  Buffer,
+]
+
+/** Does this text stand here in a line? */
+export const stands = (text: Buffer, line: Buffer, at: number): boolean => {
+  for (let i = 0; i < text.length; i++) if (line[at + i] !== text[i]) return false
+  return true
+}
+
 /** Does a line end the way one ends that has its content? */
-const isSealed = (line: Buffer): boolean =>
-  line.length > SEAL_LENGTH &&
-  line.toString('latin1', line.length - SEAL_LENGTH, line.length - SEAL_LENGTH + SALT_FIELD.length) === SALT_FIELD
+const isSealed = (line: Buffer): boolean => line.length > SEAL_LENGTH && stands(SALT_BYTES, line, line.length - SEAL_LENGTH)
 
 export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false; why: string }
 
 /** Checks one line (without its newline) against the hash of the line before it. */
 export function check(previous: string, line: Buffer): Checked {
   const at = line.length - SEAL_LENGTH
-  const suffix = at > 0 ? line.toString('latin1', at) : ''
-  if (!suffix.startsWith(SALT_FIELD)) return checkErased(previous, line)
-  const saltText = suffix.slice(SALT_FIELD.length, SALT_FIELD.length + SALT_TEXT)
-  if (room.length < SALT + at) room = Buffer.allocUnsafeSlow(SALT + at)
+  if (at <= 0 || !stands(SALT_BYTES, line, at)) return checkErased(previous, line)
+  const saltAt = at + SALT_FIELD.length
+  const saltText = line.toString('latin1', saltAt, saltAt + SALT_TEXT)
+  makeRoom(SALT + at)
   room.write(saltText, 0, SALT, 'base64url')
   line.copy(room, SALT, 0, at)
-  const next = chain(previous, hash('sha256', room.subarray(0, SALT + at), 'binary'))
-  // Decoding forgives stray bits in the last character; printing the seal again does not.
-  if (suffix === `${SALT_FIELD}${room.toString('base64url', 0, SALT)}${HASH_FIELD}${next}"}`)
+  const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
+  const hashText = hashIn(line)
+  // Decoding forgives stray bits in the last character; printing the salt again does not.
+  if (
+    hashText === next &&
+    room.toString('base64url', 0, SALT) === saltText &&
+    stands(HASH_BYTES, line, saltAt + SALT_TEXT) &&
+    stands(END_BYTES, line, line.length - END_BYTES.length)
+  )
     return { ok: true, hash: next, erased: false }
-  const hashText = suffix.slice(-HASH_LENGTH - 2, -2)
+  const suffix = line.toString('latin1', at)
   const printed = `${SALT_FIELD}${reprint(saltText)}${HASH_FIELD}${reprint(hashText)}"}`
   const follows = 'the hash does not follow from the line and the one before it'
   return { ok: false, why: printed === suffix && reprint(saltText) === saltText ? follows : 'the seal is malformed' }

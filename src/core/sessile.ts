@@ -19,7 +19,7 @@ import { beginningOf, type Place, placeAt, soundLines } from './sound.ts'
 import { type Standing, standing } from './standing.ts'
 import { isSqlite } from './tables.ts'
 import { concern, type Noted, type Trace } from './trail.ts'
-import { pacer } from './turn.ts'
+import { pacer, SOME_BYTES, type Some } from './turn.ts'
 import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
 
@@ -223,19 +223,33 @@ export class Sessile {
   }
 
   /** The records of a log after this seq, as they read today and as far as they may be seen. Others get their turn, also while all is passed over. */
-  async *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): AsyncGenerator<Recorded | Erased> {
+  async *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): Some<Recorded | Erased> {
     const pace = pacer()
+    let [some, length]: [(Recorded | Erased)[], number] = [[], 0]
     for (const { line, seq } of this.lines(part)) {
       const rest = pace()
       if (rest) await rest
       if (!line || seq <= after) continue
-      const record = parseLine(line)
-      if (!isErased(record) && part.sight !== 'whole') delete record.command_id
-      yield isErased(record) ? record : Object.assign(this.gathered.events.upcast(record), { seq })
+      if (length > SOME_BYTES) {
+        yield some
+        ;[some, length] = [[], 0]
+      }
+      length += line.length
+      some.push(this.#recordOf(line, seq, part.sight))
     }
+    yield some
   }
 
-  #standing(log: string, which: Standing, sight: Sight, hold: (bytes: number) => void): AsyncIterable<Recorded> {
+  #recordOf(line: Buffer, seq: number, sight: Sight): Recorded | Erased {
+    const record = parseLine(line)
+    if (isErased(record)) return record
+    if (sight !== 'whole') delete record.command_id
+    const today = this.gathered.events.upcast(record)
+    if (today.seq !== seq) Object.assign(today, { seq })
+    return today
+  }
+
+  #standing(log: string, which: Standing, sight: Sight, hold: (bytes: number) => void): Some<Recorded> {
     const { events } = this.gathered
     if (hides(sight, which.type, events)) return none()
     const lines = (from: Place, to?: number) =>
@@ -292,7 +306,7 @@ const unnumberedBy =
 
 const NO_PATH: Record<string, string> = {}
 const unheld = () => {}
-async function* none(): AsyncGenerator<never> {}
+async function* none(): Some<never> {}
 
 /** What the database cannot open for want of descriptors it can open later. */
 const unlessLacking = (error: unknown): unknown =>

@@ -29,9 +29,9 @@ export function* soundLines(
     if (number !== undefined) number++
     const checked = check(hash, line.bytes)
     if (!checked.ok) throw damagedAt(number, checked.why)
-    ;({ end } = line)
-    ;({ hash } = checked)
-    yield { ...line, hash, number }
+    end = line.end
+    hash = checked.hash
+    yield { bytes: line.bytes, offset: line.offset, end, hash, number }
   }
   if (end < least) throw damagedAt(number === undefined ? undefined : number + 1, 'it was recorded, and is not there')
 }

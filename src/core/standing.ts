@@ -13,7 +13,7 @@ import { bounds } from './bounds.ts'
 import type { PlacedLine } from './log.ts'
 import type { Recorded } from './record.ts'
 import type { Place } from './sound.ts'
-import { pacer } from './turn.ts'
+import { pacer, SOME_BYTES, type Some } from './turn.ts'
 
 /** Which records are meant, and by what they replace each other; a record without a key stands for itself. */
 export interface Standing {
@@ -41,7 +41,7 @@ interface Window {
   /** Where the last record of each key lies. */
   last: Map<string, { offset: number; end: number }>
   /** All that was looked at, where that is short. */
-  seen: Seen[] | undefined
+  seen: (readonly Seen[])[] | undefined
 }
 
 interface Seen {
@@ -51,12 +51,12 @@ interface Seen {
   key: string | undefined
 }
 
-const SHORT = 64 * 1024
+const SHORT = SOME_BYTES
 
 /** A key of the greatest length, its place, and what it takes to hold them. */
 const ENTRY_BYTES = 256
 
-export async function* standing(source: Source, which: Standing, hold: (bytes: number) => void): AsyncGenerator<Recorded> {
+export async function* standing(source: Source, which: Standing, hold: (bytes: number) => void): Some<Recorded> {
   const keyed = keyedIn(source, which)
   let window = await lookAhead(keyed, source.beginning, undefined, () => hold(ENTRY_BYTES))
   const { end } = window
@@ -64,7 +64,9 @@ export async function* standing(source: Source, which: Standing, hold: (bytes: n
   while (window.next) {
     // The first was full, and what it took is held.
     window = await lookAhead(keyed, window.next, end)
-    for await (const { key } of keyed(source.beginning, window.from.end)) if (key !== undefined) window.last.delete(key)
+    for await (const some of keyed(source.beginning, window.from.end)) {
+      for (const { key } of some) if (key !== undefined) window.last.delete(key)
+    }
     yield* tell(source, keyed, window)
   }
 }
@@ -73,48 +75,57 @@ type Keyed = ReturnType<typeof keyedIn>
 
 /** Goes over the lines with what is known of each, and the place before it. Others get their turn. */
 function keyedIn(source: Source, { type, keyOf }: Standing) {
-  return async function* keyed(from: Place, to?: number): AsyncGenerator<Seen> {
+  return async function* keyed(from: Place, to?: number): Some<Seen> {
     const pace = pacer()
     let before = from
+    let [some, since]: [Seen[], number] = [[], from.end]
     for (const line of source.lines(from, to)) {
       const rest = pace()
       if (rest) await rest
+      if (before.end - since > SOME_BYTES) {
+        yield some
+        ;[some, since] = [[], before.end]
+      }
       const record = source.recordOf(line, type)
-      yield { line, before, record, key: record && keyOf(record) }
+      some.push({ line, before, record, key: record && keyOf(record) })
       before = line
     }
+    yield some
   }
 }
 
 async function lookAhead(keyed: Keyed, from: Place, to: number | undefined, entered = () => {}): Promise<Window> {
   const window: Window = { from, next: undefined, end: from.end, last: new Map(), seen: [] }
   const { last } = window
-  for await (const seen of keyed(from, to)) {
-    const { line, before, key } = seen
-    window.end = line.end
-    if (line.end - from.end > SHORT) window.seen = undefined
-    window.seen?.push(seen)
-    if (key === undefined) continue
-    if (!last.has(key)) {
-      if (last.size === bounds.keysAtOnce) window.next ??= before
-      if (window.next) continue
-      entered()
+  for await (const some of keyed(from, to)) {
+    for (const { line, before, key } of some) {
+      window.end = line.end
+      if (key === undefined) continue
+      if (!last.has(key)) {
+        if (last.size === bounds.keysAtOnce) window.next ??= before
+        if (window.next) continue
+        entered()
+      }
+      last.set(key, { offset: line.offset, end: line.end })
     }
-    last.set(key, { offset: line.offset, end: line.end })
+    if (window.end - from.end > SHORT) window.seen = undefined
+    window.seen?.push(some)
   }
   return window
 }
 
-async function* tell(source: Source, keyed: Keyed, { from, next, end, last, seen }: Window): AsyncGenerator<Recorded> {
+async function* tell(source: Source, keyed: Keyed, { from, next, end, last, seen }: Window): Some<Recorded> {
   const until = next?.end ?? end
-  for await (const { line, record, key } of seen ?? keyed(from, until)) {
-    if (line.end > until) return
-    if (!record) continue
-    const at = key === undefined ? line : last.get(key)
-    // It has been told.
-    if (!at) continue
-    if (key !== undefined) last.delete(key)
-    const found = at.offset === line.offset ? record : source.recordOf(source.lineAt(at.offset, at.end), record.type)
-    if (found) yield found
+  for await (const some of seen ?? keyed(from, until)) {
+    yield some.flatMap((one) => (one.line.end > until ? [] : (told(source, one, last) ?? [])))
   }
+}
+
+/** The record that is told in the place of this one; none where that has been told. */
+function told(source: Source, { line, record, key }: Seen, last: Window['last']): Recorded | undefined {
+  if (!record || key === undefined) return record
+  const at = last.get(key)
+  if (!at) return undefined
+  last.delete(key)
+  return at.offset === line.offset ? record : source.recordOf(source.lineAt(at.offset, at.end), record.type)
 }

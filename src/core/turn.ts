@@ -2,6 +2,12 @@
 
 export const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
+/** Things that come some at a time: others get their turn in between, and each by itself would cost more than what it is. */
+export type Some<T> = AsyncIterable<readonly T[]>
+
+/** So many bytes of a log are gone over at a time. */
+export const SOME_BYTES = 64 * 1024
+
 const SLICE_MS = 5
 
 /** For a loop that may be long, called each time round: what it returns now and then is to be waited for. */

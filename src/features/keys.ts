@@ -10,7 +10,7 @@ import { pageOf, Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { Listed, query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
-import { turn } from '../core/turn.ts'
+import { type Some, turn } from '../core/turn.ts'
 import { type Read, type Row, view } from '../core/view.ts'
 import { accounts, byCaller, deactivated, moved } from './accounts.ts'
 
@@ -215,10 +215,10 @@ const revoke = command({
 /** A few at a time: the scope of each may name thousands. */
 const A_FEW = 16
 
-async function* allShown(read: Read): AsyncGenerator<z.infer<typeof shown>> {
+async function* allShown(read: Read): Some<z.infer<typeof shown>> {
   for (let cursor: string | null | undefined; cursor !== null; await turn()) {
     const page = pageOf(read(keys), new Where(), ['created_at', 'key_id'], { limit: A_FEW, cursor })
-    for (const row of page.rows) yield shownOf(row)
+    yield page.rows.map(shownOf)
     cursor = page.next_cursor
   }
 }

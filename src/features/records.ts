@@ -157,17 +157,19 @@ const timeline = query({
     const began = Date.parse(session.started_at)
     const entries: z.infer<typeof entry>[] = []
     let length = 0
-    for await (const record of records(sessionLog(session.user_id, session_id), after)) {
-      if (isErased(record)) continue
-      if (entries.length === limit || length > MOST_IN_PAGE)
-        return { session_id, started_at: session.started_at, entries, next_after: entries.at(-1)?.seq ?? null }
-      const { seq, timestamp, type, performer_id } = record
-      const sentence = says(record)
-      length += sentence.length
-      hold(sentence.length)
-      entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: sentence })
+    const page = (next_after: number | null) => ({ session_id, started_at: session.started_at, entries, next_after })
+    for await (const some of records(sessionLog(session.user_id, session_id), after)) {
+      for (const record of some) {
+        if (isErased(record)) continue
+        if (entries.length === limit || length > MOST_IN_PAGE) return page(entries.at(-1)?.seq ?? null)
+        const { seq, timestamp, type, performer_id } = record
+        const sentence = says(record)
+        length += sentence.length
+        hold(sentence.length)
+        entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: sentence })
+      }
     }
-    return { session_id, started_at: session.started_at, entries, next_after: null }
+    return page(null)
   },
 })
 

@@ -6,6 +6,7 @@ import type { Feature } from '../core/feature.ts'
 import { instant } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Standing } from '../core/standing.ts'
+import type { Some } from '../core/turn.ts'
 
 const speaker = z.string().min(1).max(64)
 const confidence = z.number().min(0).max(1)
@@ -63,13 +64,13 @@ type Said = Recorded<z.infer<typeof said.data>>
 export const utterance = z.object({ timestamp: z.string(), speaker: z.string(), text: z.string() })
 
 /** The transcript: in the order of speaking, a later record of a segment in the place of the earlier one. */
-export async function* transcriptOf(
-  standing: (which: Standing) => AsyncIterable<Recorded>,
-): AsyncGenerator<z.infer<typeof utterance>> {
+export async function* transcriptOf(standing: (which: Standing) => Some<Recorded>): Some<z.infer<typeof utterance>> {
   const keyOf = (record: Recorded) => (record as Said).data.segment_id
-  for await (const record of standing({ type: said.type, keyOf })) {
-    const { at, speaker, text } = (record as Said).data
-    yield { timestamp: at, speaker, text }
+  for await (const some of standing({ type: said.type, keyOf })) {
+    yield some.map((record) => {
+      const { at, speaker, text } = (record as Said).data
+      return { timestamp: at, speaker, text }
+    })
   }
 }
 

@@ -18,13 +18,15 @@ export async function sliceAsJson(sessile: Sessile, slice: Slice, hold: Hold): P
   let length = 0
   let last: number | null = null
   const page = (next_after: number | null) => `{"records":[${records.join(',')}],"next_after":${next_after}}`
-  for await (const record of sessile.records(slice)) {
-    if (records.length === (slice.limit ?? PAGE) || length > MOST_IN_PAGE) return page(last)
-    const text = JSON.stringify(record)
-    records.push(text)
-    length += text.length
-    hold.take(text.length)
-    last = record.seq
+  for await (const some of sessile.records(slice)) {
+    for (const record of some) {
+      if (records.length === (slice.limit ?? PAGE) || length > MOST_IN_PAGE) return page(last)
+      const text = JSON.stringify(record)
+      records.push(text)
+      length += text.length
+      hold.take(text.length)
+      last = record.seq
+    }
   }
   return page(null)
 }
@@ -59,13 +61,15 @@ export async function* listedAsJson({ about, name, items }: Listed): Flow {
   const fields = JSON.stringify(about).slice(0, -1)
   let text = `${fields}${fields === '{' ? '' : ','}"${name}":[`
   let comma = ''
-  for await (const item of items) {
-    if (text.length > AT_ONCE) {
-      yield Buffer.from(text)
-      text = ''
+  for await (const some of items) {
+    for (const item of some) {
+      if (text.length > AT_ONCE) {
+        yield Buffer.from(text)
+        text = ''
+      }
+      text += comma + JSON.stringify(item)
+      comma = ','
     }
-    text += comma + JSON.stringify(item)
-    comma = ','
   }
   return Buffer.from(`${text}]}`)
 }
