@@ -256,7 +256,7 @@ describe('a request that comes whole', () => {
       const nothing = length === 'less' || (atOnce && (length === 'more' || oddities.some((oddity) => LAST_ONES.includes(oddity))))
       if (!nothing) expect(told[0]?.[0]).toBe(told[0]?.[1])
     })
-    await fc.assert(property, { numRuns: 60 })
+    await fc.assert(property, { numRuns: 30 })
   })
 
   it('is read without Node’s parser, one after the other, until one comes that is not; then Node reads on', async () => {

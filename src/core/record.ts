@@ -104,7 +104,21 @@ function walk(line: Buffer): number {
 }
 
 const textOf = (line: Buffer, field: number | undefined) => line.toString('latin1', begins[field as number], ends[field as number])
-const optionalOf = (line: Buffer, field: number | undefined) => (begins[field as number] === 0 ? undefined : textOf(line, field))
+
+/** What stood in each field of the line that was read last. In one log most of that stays the same, and need not be made anew. */
+const lately = FIELDS.map(({ most }) => ({ bytes: Buffer.alloc(most), length: -1, text: '' }))
+
+/** The same, for a field that often has what it had in the line before. */
+function sameText(line: Buffer, field: number | undefined): string {
+  const [from, to] = [begins[field as number] as number, ends[field as number] as number]
+  const last = lately[field as number] as (typeof lately)[number]
+  if (last.length === to - from && stands(last.bytes, line, from, last.length)) return last.text
+  last.length = line.copy(last.bytes, 0, from, to)
+  last.text = line.toString('latin1', from, to)
+  return last.text
+}
+
+const optionalOf = (line: Buffer, field: number | undefined) => (begins[field as number] === 0 ? undefined : sameText(line, field))
 
 export interface Scanned {
   envelope: Envelope
@@ -119,14 +133,14 @@ export function scan(line: Buffer): Scanned | undefined {
   const envelope = {
     record_id: textOf(line, RECORD_ID),
     seq: Number(textOf(line, SEQ)),
-    type: textOf(line, TYPE),
+    type: sameText(line, TYPE),
     v: Number(textOf(line, V)),
-    source: textOf(line, SOURCE),
-    user_id: textOf(line, USER_ID),
+    source: sameText(line, SOURCE),
+    user_id: sameText(line, USER_ID),
   } as Envelope
   const session_id = optionalOf(line, SESSION_ID)
   if (session_id !== undefined) envelope.session_id = session_id
-  envelope.performer_id = textOf(line, PERFORMER_ID)
+  envelope.performer_id = sameText(line, PERFORMER_ID)
   envelope.timestamp = textOf(line, TIMESTAMP)
   const command_id = optionalOf(line, COMMAND_ID)
   if (command_id !== undefined) envelope.command_id = command_id
@@ -135,7 +149,7 @@ export function scan(line: Buffer): Scanned | undefined {
 
 /** What decides whether a line is of interest: its type, and whether its request was named. */
 export function skim(line: Buffer): { type: string; command_id: string | undefined } | undefined {
-  return walk(line) < 0 ? undefined : { type: textOf(line, TYPE), command_id: optionalOf(line, COMMAND_ID) }
+  return walk(line) < 0 ? undefined : { type: sameText(line, TYPE), command_id: optionalOf(line, COMMAND_ID) }
 }
 
 /** Reads one line (without its newline). What is not a record is an erased one; anything else is not from the recorder. */

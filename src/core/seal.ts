@@ -104,9 +104,9 @@ const [SALT_BYTES, HASH_BYTES, END_BYTES] = [SALT_FIELD, HASH_FIELD, '"}'].map((
   Buffer,
 ]
 
-/** Does this text stand here in a line? */
-export const stands = (text: Buffer, line: Buffer, at: number): boolean => {
-  for (let i = 0; i < text.length; i++) if (line[at + i] !== text[i]) return false
+/** Does this text, or the beginning of it, stand here in a line? */
+export function stands(text: Buffer, line: Buffer, at: number, length = text.length): boolean {
+  for (let i = 0; i < length; i++) if (line[at + i] !== text[i]) return false
   return true
 }
 
