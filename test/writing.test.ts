@@ -29,7 +29,7 @@ import {
 
 const usual = { ...bounds }
 beforeEach(() => {
-  bounds.busy = 0
+  Object.assign(bounds, { busy: 0, busyAtOnce: 0 })
 })
 afterEach(() => {
   Object.assign(bounds, usual)

@@ -4,8 +4,9 @@
 export const bounds = {
   /** Commands decided before what they made is written. */
   batch: 1024,
-  /** With so many lines a second and more, a thread of its own writes them. */
+  /** With so many lines a second and more, and more than so many at a time, a thread of its own writes them. */
   busy: 2000,
+  busyAtOnce: 4,
   /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. */
   names: 28_000,
   heads: 8192,

@@ -61,9 +61,10 @@ export interface Log extends Shelf {
   write(lines: readonly Line[]): void
   /**
    * Makes everything durable that was written before; more may be written meanwhile. One call at a time. Where it throws
-   * `NotWritten`, `durable` says what is durable all the same, and nothing more is written before `takeBack`.
+   * `NotWritten`, `durable` says what is durable all the same, and nothing more is written before `takeBack`. `alone`: nobody
+   * else could use the time that it takes.
    */
-  sync(): Promise<void>
+  sync(alone?: boolean): Promise<void>
   /** Forgets what was written and is not durable, after a sync that threw `NotWritten`. Whoever calls this has forgotten it, too. */
   takeBack(): void
   /** Brings every acknowledged line into the file of its log, where other processes find it; throws where it cannot. */

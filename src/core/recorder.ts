@@ -18,7 +18,7 @@ import { Deciding, type Parts, type Request, type Waiting, waitingFor } from './
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
 import { Steps } from './steps.ts'
-import { type Batch, Syncing } from './syncing.ts'
+import { type Batch, FEW, Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
@@ -29,8 +29,6 @@ const MOST_WAITING = 16_384
 const COMMIT_AFTER_MS = 100
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
-/** So few wait for the sync that is under way rather than be written by themselves. */
-const FEW = 3
 
 export class Recorder {
   readonly #parts: Parts
@@ -85,7 +83,7 @@ export class Recorder {
         }),
     })
     const answer = ({ waiting, lines }: Batch) => this.#answer(waiting, lines)
-    this.#syncing = new Syncing(parts.log, answer, (error, waiting) => this.#syncFailed(error, waiting))
+    this.#syncing = new Syncing(parts.log, this.#queue, answer, (error, waiting) => this.#syncFailed(error, waiting))
   }
 
   /** Records what a command decides; resolves with its answer once that is durable, rejects with a refusal. */

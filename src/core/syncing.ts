@@ -16,6 +16,10 @@ export interface Batch {
 const STEP = 0.05
 /** Whatever the disk, a slice has time for some commands: each costs a write. */
 const LEAST_MS = 0.1
+/** So few wait for the sync that is under way rather than be written by themselves. */
+export const FEW = 3
+/** A sync that takes no longer keeps nobody waiting who might come meanwhile. */
+const QUICK_MS = 0.5
 
 type Answer = (batch: Batch) => void
 type Failed = (error: Error, waiting: readonly Waiting[]) => void
@@ -24,6 +28,8 @@ export class Syncing {
   readonly #log: Log
   readonly #answer: Answer
   readonly #failed: Failed
+  /** Who waits to be decided. */
+  readonly #queue: { readonly length: number }
   #written: Batch[] = []
   /** Resolves when all that has been written is answered; undefined when it is. */
   underWay: Promise<void> | undefined
@@ -32,8 +38,9 @@ export class Syncing {
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
 
-  constructor(log: Log, answer: Answer, failed: Failed) {
+  constructor(log: Log, queue: { readonly length: number }, answer: Answer, failed: Failed) {
     this.#log = log
+    this.#queue = queue
     this.#answer = answer
     this.#failed = failed
   }
@@ -65,7 +72,7 @@ export class Syncing {
       this.#written = []
       try {
         if (written.some(({ lines }) => lines.length > 0)) {
-          const synced = this.#timed()
+          const synced = this.#timed(this.#isAlone(written))
           this.#step = synced.catch(() => {})
           await synced
         }
@@ -91,9 +98,14 @@ export class Syncing {
     )
   }
 
-  async #timed(): Promise<void> {
+  /** Where hardly anybody waits, having it done elsewhere costs more than doing nothing else meanwhile. */
+  #isAlone([only, ...more]: readonly Batch[]): boolean {
+    return this.#takes < QUICK_MS && more.length === 0 && (only?.waiting.length ?? 0) < FEW && this.#queue.length === 0
+  }
+
+  async #timed(alone: boolean): Promise<void> {
     const began = performance.now()
-    await this.#log.sync()
+    await this.#log.sync(alone)
     const step = performance.now() - began > this.#takes ? 1 + STEP : 1 - STEP
     this.#takes = Math.max(LEAST_MS, step * this.#takes)
   }

@@ -16,8 +16,8 @@ export interface Disk {
   truncate(fd: number, length: number): void
   size(fd: number): number
   close(fd: number): void
-  /** Resolves when the file's bytes and size are on the disk. */
-  sync(fd: number): Promise<void>
+  /** Resolves when the file's bytes and size are on the disk. `here`: by this thread, which then does nothing else meanwhile. */
+  sync(fd: number, here?: boolean): Promise<void>
   syncNow(fd: number): void
   /** Makes the names in a directory durable. */
   syncFolder(path: string): Promise<void>
@@ -61,7 +61,11 @@ export const realDisk: Disk = {
   truncate: (fd, length) => fs.ftruncateSync(fd, length),
   size: (fd) => fs.fstatSync(fd).size,
   close: (fd) => fs.closeSync(fd),
-  sync: (fd) => new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error ? reject(failed(error)) : resolve()))),
+  sync: (fd, here = false) =>
+    new Promise((resolve, reject) => {
+      if (here) resolve(orFailed(() => fs.fdatasyncSync(fd)))
+      else fs.fdatasync(fd, (error) => (error ? reject(failed(error)) : resolve()))
+    }),
   syncNow,
   syncFolder: async (path) => {
     // A folder that was put away keeps no names: of each file in it, it is told that it is damaged.
@@ -142,8 +146,12 @@ function makeFolder(path: string): void {
 }
 
 function syncNow(fd: number): void {
+  orFailed(() => fs.fsyncSync(fd))
+}
+
+function orFailed(sync: () => void): void {
   try {
-    fs.fsyncSync(fd)
+    sync()
   } catch (error) {
     throw failed(error as Error)
   }

@@ -40,8 +40,8 @@ export function fenced(disk: Disk, assertOurs: () => void): Disk {
       assertOurs()
       disk.remove(path)
     },
-    sync: async (fd) => {
-      await disk.sync(fd)
+    sync: async (fd, here) => {
+      await disk.sync(fd, here)
       assertOurs()
     },
     syncNow: (fd) => {

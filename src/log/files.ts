@@ -29,6 +29,9 @@ interface Opened {
 }
 
 const SECOND_MS = 1000
+/** Is so much written, and so much at a time, that it is worth the way to another thread? */
+const isMuch = ({ batches, lines }: { batches: number; lines: number }) =>
+  lines > bounds.busy && lines > bounds.busyAtOnce * batches
 
 export class FileLog implements Log {
   readonly #lock: Lock
@@ -41,7 +44,8 @@ export class FileLog implements Log {
   #asked: ThreadHand | undefined
   /** Does another thread write by now? */
   helped = false
-  #counted = { since: 0, lines: 0 }
+  /** How much there was to write in this second. */
+  #counted = { since: 0, batches: 0, lines: 0 }
   /** When the journal could last not be written. */
   #refused = Number.NEGATIVE_INFINITY
   /** What was written and is not durable yet. */
@@ -135,9 +139,9 @@ export class FileLog implements Log {
     }
   }
 
-  async sync(): Promise<void> {
+  async sync(alone = false): Promise<void> {
     try {
-      await this.#journal.sync()
+      await this.#journal.sync(alone)
     } catch (error) {
       this.#acknowledge()
       // Where another has taken over, it is said who.
@@ -155,24 +159,27 @@ export class FileLog implements Log {
     this.#refused = performance.now()
   }
 
-  /** Where much is recorded another thread is asked to write; from the first moment when nothing is under way, it does. */
+  /**
+   * Where much is recorded at a time another thread is asked to write; from the first moment when nothing is under way, it does. Where
+   * little is, the way to it and back takes longer than what it does.
+   */
   #askForHelp(lines: number): void {
-    if (this.helped || !this.#sit || !this.#isBusy(lines)) return
+    const now = performance.now()
+    if (now - this.#counted.since > SECOND_MS) {
+      if (this.helped && !isMuch(this.#counted)) this.helped = !this.#journal.handTo()
+      this.#counted = { since: now, batches: 0, lines: 0 }
+    }
+    this.#counted.batches++
+    this.#counted.lines += lines
+    if (this.helped || !this.#sit || !isMuch(this.#counted)) return
     try {
       this.#asked ??= new ThreadHand(this.#sit)
     } catch {
       this.#sit = undefined // There may be no more threads: then we write ourselves.
       return
     }
-    const isWell = performance.now() - this.#refused > SECOND_MS
+    const isWell = now - this.#refused > SECOND_MS
     if (this.#asked.ready && isWell) this.helped = this.#journal.handTo(this.#asked)
-  }
-
-  #isBusy(lines: number): boolean {
-    const now = performance.now()
-    if (now - this.#counted.since > SECOND_MS) this.#counted = { since: now, lines: 0 }
-    this.#counted.lines += lines
-    return this.#counted.lines > bounds.busy
   }
 
   /** What is durable by now goes on to its files, and what follows it is told its hashes. */

@@ -16,8 +16,8 @@ export interface Hand {
   letGo(batch: number): void
   /** `known`: see the pen's. Throws what it finds out at once; what it finds out later is thrown by `sync`. */
   write(printed: Printed, known: number): void
-  /** Resolves when all up to this batch is durable. */
-  sync(batch: number): Promise<void>
+  /** Resolves when all up to this batch is durable. `alone`: nobody else could use the time that it takes. */
+  sync(batch: number, alone: boolean): Promise<void>
   /** Where it threw `NotWritten`: what was not written has been taken back by whoever asked for it, and more may be written. */
   goOn(): void
   close(): void
@@ -51,9 +51,9 @@ export class OwnHand implements Hand {
   }
 
   /** A failed sync is not caught: nobody knows what the disk holds now, and only reading it anew can tell. */
-  async sync(batch: number): Promise<void> {
+  async sync(batch: number, alone: boolean): Promise<void> {
     const pen = this.#pen
-    await this.#disk.sync(this.#sheet.fd)
+    await this.#disk.sync(this.#sheet.fd, alone)
     pen.assertOurs()
     this.durable = batch
   }

@@ -128,9 +128,9 @@ export class Journal {
     return printed
   }
 
-  async sync(): Promise<void> {
+  async sync(alone: boolean): Promise<void> {
     try {
-      await this.#hand.sync(this.#batch)
+      await this.#hand.sync(this.#batch, alone)
     } finally {
       this.#note()
     }

@@ -1,10 +1,8 @@
 // The thread in which a scribe writes. It holds no lock and opens nothing: what it writes to was opened by the recorder, and
 // before each write and after each sync it looks whether the data is still the recorder's.
 
-import { fdatasyncSync } from 'node:fs'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { SyncFailed } from '../core/log.ts'
-import { codeOf, realDisk } from './disk.ts'
+import { realDisk } from './disk.ts'
 import { fenced, TakenOver } from './fence.ts'
 import { type Order, Scribe, type Word } from './scribe.ts'
 
@@ -14,15 +12,7 @@ const port = parentPort as NonNullable<typeof parentPort>
 const assertOurs = () => {
   if (realDisk.identity(path) !== identity) throw new TakenOver('another process has taken over the data')
 }
-/** Nobody else waits for a turn here, so that the way over a pool of threads would only take time. */
-const sync = async (fd: number) => {
-  try {
-    fdatasyncSync(fd)
-  } catch (error) {
-    throw new SyncFailed(`a sync failed (${codeOf(error)})`, { cause: error })
-  }
-}
-const scribe = new Scribe(fenced({ ...realDisk, sync }, assertOurs), (word: Word) => port.postMessage(word))
+const scribe = new Scribe(fenced(realDisk, assertOurs), (word: Word) => port.postMessage(word))
 
 port.on('message', (order: Order) => {
   scribe.hear(order)

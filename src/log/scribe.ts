@@ -74,7 +74,8 @@ export class Scribe {
 
   async #sync(): Promise<void> {
     const written = this.#written
-    await this.#disk.sync((this.#sheet as Sheet).fd)
+    // Nobody else waits for a turn here, so that the way over a pool of threads would only take time.
+    await this.#disk.sync((this.#sheet as Sheet).fd, true)
     this.#pen?.assertOurs()
     this.#durable = written
     this.#say({ durable: written })

@@ -42,6 +42,7 @@ const usual = { ...bounds }
 const small: typeof bounds = {
   batch: 9,
   busy: 3,
+  busyAtOnce: 1,
   names: 5,
   heads: 3,
   rowsAStep: 3,
