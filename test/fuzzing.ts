@@ -131,7 +131,7 @@ export class Fuzzer {
     const { log } = running.sessile
     const write = log.write.bind(log)
     log.write = (lines) => {
-      this.#written.push(...lines)
+      this.#written.push(...lines.map((line) => ({ ...line })))
       write(lines)
     }
     this.#known = {
@@ -528,7 +528,7 @@ export class Fuzzer {
     const [told, recorded] = [grown.filter(isOfTrail), grown.filter((line) => !isOfTrail(line))]
     const name = Buffer.from(`"request_id":"${headers['x-request-id']}"`)
     if (status >= 400 && recorded.length > 0) return 'a refused request was recorded'
-    if (!told.every(({ bytes }) => bytes.includes(name))) return 'the trail tells of another request'
+    if (!told.every(({ bytes }) => String(bytes).includes(String(name)))) return 'the trail tells of another request'
     // What was no request of HTTP, or asked for another address, may have come to no route.
     if (!isRouted(asking) || UNROUTED.test(text)) return told.length > 1 ? 'the trail tells of one request twice' : undefined
     const refusals = text.match(/"urn:sessile:problem:/g)?.length ?? 0

@@ -26,7 +26,7 @@ function writer() {
     const offset = sizes.get(log) ?? 0
     const bytes = Buffer.from(`${text}\n`)
     sizes.set(log, offset + bytes.length)
-    return { log, offset, bytes, more }
+    return { log, offset, bytes, length: bytes.length, more }
   }
 }
 

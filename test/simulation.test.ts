@@ -34,7 +34,7 @@ it('what a failed sync of a file left in memory alone is written again by the ne
   }
   const name = 'users/ada/sessions/sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
   const first = FileLog.open('/data', { disk })
-  first.write([{ log: name, offset: 0, bytes: Buffer.from('acknowledged\n'), more: false }])
+  first.write([{ log: name, offset: 0, bytes: Buffer.from('acknowledged\n'), length: 13, more: false }])
   await waitFor(first.sync())
   await expect(checkpoint(first, () => disk.failAt('sync', 'EIO', { once: true }))).rejects.toThrow(SyncFailed)
   // The process ends; what the next one reads is what it would have read.

@@ -15,7 +15,7 @@ import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
 import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
-import { unsealed } from './seal.ts'
+import { sealedLength } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
 import { concern, type Trace } from './trail.ts'
@@ -227,9 +227,10 @@ export class Deciding {
       command_id: waiting.command_id,
       data: draft.data,
     } as Recorded
-    const bytes = unsealed(contentOf(record))
-    if (bytes.length > LARGEST_LINE) {
-      throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${bytes.length}.`)
+    const content = contentOf(record)
+    const length = sealedLength(content)
+    if (length > LARGEST_LINE) {
+      throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${length}.`)
     }
     this.views.name(waiting.command_id, log, before.size)
     this.views.apply(record)
@@ -237,14 +238,15 @@ export class Deciding {
     const line: Line = {
       log,
       offset: before.size,
-      bytes,
+      bytes: content,
+      length,
       more: true,
       follows: before.hash,
       hash: undefined,
       place: undefined,
       plain,
     }
-    this.heads.move(log, { seq: record.seq, hash: line, size: before.size + bytes.length, at: this.latest })
+    this.heads.move(log, { seq: record.seq, hash: line, size: before.size + length, at: this.latest })
     lines.push(line)
     if (saysWhoMay(log)) this.rulings++
     waiting.records.push(record)

@@ -5,7 +5,10 @@
 export interface Line {
   log: string
   offset: number
-  bytes: Buffer
+  /** All of it; of a line that has yet to be sealed its content, as a text. */
+  bytes: Buffer | string
+  /** How many bytes it has, its seal and its newline included. */
+  length: number
   more: boolean
   /** Of a line that has yet to be sealed: the hash that it follows, or the line before it, which is on its way as well. */
   follows?: string | Line | undefined
@@ -25,6 +28,7 @@ interface Place {
 
 /** A line that the log has acknowledged and still holds in its journal. */
 export interface JournalLine extends Line {
+  bytes: Buffer
   lsn: number
 }
 

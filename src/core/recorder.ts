@@ -196,7 +196,7 @@ export class Recorder {
         const first = lines.length
         this.#deciding.take(waiting, lines)
         if (lines.length > first && waiting.command !== this.#parts.gathered.trail) this.#awaited = true
-        for (let i = first; i < lines.length; i++) bytes += lines[i]?.bytes.length ?? 0
+        for (let i = first; i < lines.length; i++) bytes += lines[i]?.length ?? 0
       } while (batch.length < Math.min(this.#queue.length, bounds.batch) && bytes < MOST_BYTES && performance.now() < until)
       this.#queue.splice(0, batch.length)
     } catch (error) {

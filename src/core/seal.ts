@@ -39,11 +39,6 @@ function chain(previous: string, commit: string): string {
   return hash('sha256', link, 'base64url')
 }
 
-// Lines are cut from slabs: a buffer of its own for each would be made, and counted, outside of the heap.
-const SLAB = 512 * 1024
-let slab = Buffer.allocUnsafeSlow(SLAB)
-let used = 0
-
 /** Where a salt and the content after it are put side by side; and its beginnings of each length that was asked for. */
 let room = Buffer.allocUnsafeSlow(64 * 1024)
 let beginnings: (Buffer | undefined)[] = []
@@ -62,17 +57,14 @@ function roomTo(length: number): Buffer {
   return beginnings[length]
 }
 
-/** Content as bytes, with room behind it for its seal and a newline: a line that ends in a zero has yet to be sealed. */
-export function unsealed(content: string): Buffer {
-  const most = 3 * content.length + SEAL_LENGTH + 1
-  if (used + most > slab.length) {
-    slab = Buffer.allocUnsafeSlow(Math.max(SLAB, most))
-    used = 0
-  }
-  const start = used
-  used += slab.write(content, start) + SEAL_LENGTH + 1
-  slab[used - 1] = 0
-  return slab.subarray(start, used)
+/** How many bytes the line has that holds this, with its seal and its newline. */
+export const sealedLength = (content: string): number => Buffer.byteLength(content) + SEAL_LENGTH + 1
+
+/** Puts content where its line will stand that has this length: until it is sealed, the line ends in a zero. */
+export function putUnsealed(content: string, length: number, into: Buffer, at: number): void {
+  // What has a byte for each letter need not be looked through for others once more.
+  into.write(content, at, content.length + SEAL_LENGTH + 1 === length ? 'latin1' : 'utf8')
+  into[at + length - 1] = 0
 }
 
 /** Seals such a line where it lies, to the hash of the line before it; returns its own. */
@@ -88,7 +80,8 @@ export function sealIn(line: Buffer, previous: string): string {
 
 /** Seals content into a whole line, newline included. */
 export function seal(previous: string, content: string): { line: Buffer; hash: string } {
-  const line = unsealed(content)
+  const line = Buffer.allocUnsafe(sealedLength(content))
+  putUnsealed(content, line.length, line, 0)
   return { line, hash: sealIn(line, previous) }
 }
 

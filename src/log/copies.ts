@@ -83,14 +83,14 @@ export class Copies {
     }
   }
 
-  #expect({ log, offset, bytes }: Line): void {
+  #expect({ log, offset, length }: Line): void {
     const known = this.#pending.get(log)
     const pending = known ?? this.#begin(log)
     if (pending.end !== offset) {
       this.#harmed.note(log, `its file ends at byte ${pending.end}, and its next record would begin at byte ${offset}`)
       throw new NotWritten(`the log ${log} is damaged`, false)
     }
-    pending.end = offset + bytes.length
+    pending.end = offset + length
     if (!known) this.#pending.set(log, pending)
   }
 
@@ -123,14 +123,14 @@ export class Copies {
   add(lines: readonly Line[], printed: Printed): void {
     const { slab, at } = this.#slabs.keep(printed.bytes, lines.length)
     for (let i = 0; i < lines.length; i++) {
-      const { log, bytes } = lines[i] as Line
+      const { log, length } = lines[i] as Line
       const pending = this.#pending.get(log) as Pending
       const from = at + (printed.at[i] as number)
       pending.slabs.push(slab)
       pending.from.push(from)
-      pending.to.push(from + bytes.length)
-      pending.length += bytes.length
-      this.#bytes += bytes.length
+      pending.to.push(from + length)
+      pending.length += length
+      this.#bytes += length
     }
     if (!this.#next) this.#gather()
   }

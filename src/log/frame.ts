@@ -11,7 +11,7 @@
 
 import { crc32 } from 'node:zlib'
 import type { JournalLine, Line } from '../core/log.ts'
-import { HASH_LENGTH, hashBefore, SEAL_LENGTH, sealIn } from '../core/seal.ts'
+import { HASH_LENGTH, hashBefore, putUnsealed, SEAL_LENGTH, sealIn } from '../core/seal.ts'
 
 const MAGIC = Buffer.from('SESSILE1')
 export const HEADER = 80
@@ -62,8 +62,7 @@ export function readHeader(bytes: Buffer): Header | undefined {
 }
 
 /** How long the frames of these lines are. */
-export const lengthOf = (lines: readonly Line[]) =>
-  lines.reduce((sum, { log, bytes }) => sum + FRAME + log.length + bytes.length, 0)
+export const lengthOf = (lines: readonly Line[]) => lines.reduce((sum, { log, length }) => sum + FRAME + log.length + length, 0)
 
 export const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
@@ -93,21 +92,24 @@ export function printFrames(
   let at = 0
   for (let i = 0; i < lines.length; i++) {
     const line = lines[i] as Line
-    const { log, offset, bytes: content, more, follows } = line
+    const { log, offset, bytes: content, length, more, follows } = line
     const start = at + FRAME + log.length
-    const end = start + content.length
+    const end = start + length
     bytes.writeUInt32LE(MARK, at)
-    bytes.writeUInt32LE(content.length, at + 8)
+    bytes.writeUInt32LE(length, at + 8)
     bytes.writeUInt16LE(log.length, at + 12)
     bytes.writeUInt16LE(more ? MORE : 0, at + 14)
     writeWide(bytes, first + i, at + 16)
     writeWide(bytes, offset, at + 24)
     writeWide(bytes, synced, at + 32)
     bytes.write(log, at + FRAME, 'latin1')
-    bytes.set(content, start)
+    if (typeof content === 'string') putUnsealed(content, length, bytes, start)
+    else content.copy(bytes, start)
     if (follows !== undefined) {
       noteBefore(bytes, end, follows)
       line.place = { batch, end }
+      // It lies here now, and need not be kept twice.
+      line.bytes = ''
     }
     places.push(start)
     at = end
@@ -155,7 +157,7 @@ export function noteHashes(lines: readonly Line[], { bytes, at }: Printed): void
   for (let i = 0; i < lines.length; i++) {
     const line = lines[i] as Line
     if (line.follows === undefined) continue
-    line.hash = hashBefore(bytes, (at[i] as number) + line.bytes.length)
+    line.hash = hashBefore(bytes, (at[i] as number) + line.length)
     line.follows = undefined
     line.place = undefined
   }
@@ -177,6 +179,7 @@ export function readFrame(bytes: Buffer, at: number, seed: number | undefined): 
   return {
     log: bytes.toString('latin1', name, line),
     bytes: bytes.subarray(line, end),
+    length: end - line,
     more: (bytes.readUInt16LE(at + 14) & MORE) !== 0,
     lsn: readWide(bytes, at + 16),
     offset: readWide(bytes, at + 24),

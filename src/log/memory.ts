@@ -1,7 +1,7 @@
 // A log that lives as long as its process: for tests, and the proof that the contract says enough to be met twice.
 
 import type { Between, JournalLine, Line, Log } from '../core/log.ts'
-import { sealIn } from '../core/seal.ts'
+import { seal } from '../core/seal.ts'
 
 export class MemoryLog implements Log {
   readonly journal = 'memory'
@@ -11,29 +11,34 @@ export class MemoryLog implements Log {
   #lines: JournalLine[] = []
   readonly #logs = new Map<string, Buffer[]>()
   #dropped = 0
-  #written: Line[] = []
+  #unsynced = 0
 
   get lsn(): number {
     return this.#dropped + this.#lines.length
   }
 
   get durable(): number {
-    return this.lsn - this.#written.length
+    return this.lsn - this.#unsynced
   }
 
   write(lines: readonly Line[]): void {
     for (const line of lines) {
-      const { follows } = line
-      if (follows !== undefined) line.hash = sealIn(line.bytes, typeof follows === 'string' ? follows : (follows.hash as string))
+      const { follows, bytes: content } = line
+      let bytes = content as Buffer
+      if (follows !== undefined && typeof content === 'string') {
+        const sealed = seal(typeof follows === 'string' ? follows : (follows.hash as string), content)
+        bytes = sealed.line
+        line.hash = sealed.hash
+      }
       line.follows = undefined
-      this.#lines.push({ ...line, lsn: this.lsn + 1 })
+      this.#lines.push({ ...line, bytes, lsn: this.lsn + 1 })
     }
-    this.#written.push(...lines)
+    this.#unsynced += lines.length
   }
 
   async sync(): Promise<void> {
-    const written = this.#written
-    this.#written = []
+    const written = this.#lines.slice(this.#lines.length - this.#unsynced)
+    this.#unsynced = 0
     await Promise.resolve()
     for (const line of written) {
       const own = this.#logs.get(line.log)
