@@ -20,9 +20,11 @@ const HALF = 2 ** (KEY_BITS / 2)
 
 class Filter {
   readonly #size = bounds.filterBits
-  readonly #bits = new Uint32Array(this.#size / 32)
+  /** Made when there is a name to be held. */
+  #bits: Uint32Array | undefined
 
   add(key: number): void {
+    this.#bits ??= new Uint32Array(this.#size / 32)
     const [step, first] = [Math.floor(key / HALF) | 1, key % HALF]
     for (let i = 0; i < 4; i++) {
       const bit = (first + i * step) % this.#size
@@ -31,6 +33,7 @@ class Filter {
   }
 
   mayHold(key: number): boolean {
+    if (!this.#bits) return false
     const [step, first] = [Math.floor(key / HALF) | 1, key % HALF]
     for (let i = 0; i < 4; i++) {
       const bit = (first + i * step) % this.#size

@@ -39,6 +39,8 @@ export interface Disk {
   hold(path: string): (() => void) | undefined
 }
 
+const ZEROS = Buffer.alloc(64 * 1024)
+
 export const realDisk: Disk = {
   open: (path, make) => {
     // A link planted under `logs/` leads nowhere: neither as a folder on the way nor as the file itself.
@@ -102,7 +104,9 @@ export const realDisk: Disk = {
   keepRoom: (path, bytes) => {
     if (realDisk.sizeAt(path) === bytes) return true
     try {
-      withFile(realDisk, path, true, (fd) => writeAll(realDisk, fd, Buffer.alloc(bytes), 0))
+      withFile(realDisk, path, true, (fd) => {
+        for (let at = 0; at < bytes; at += ZEROS.length) writeAll(realDisk, fd, ZEROS.subarray(0, bytes - at), at)
+      })
       return true
     } catch {
       realDisk.remove(path)
