@@ -156,13 +156,11 @@ export function* linesOf(
   let offset = from
   let rest: Buffer = Buffer.alloc(0)
   let read = from
-  while (read < to) {
-    const chunk = shelf.read(log, read, Math.min(CHUNK, to - read))
-    if (chunk.length === 0) {
-      if (rest.length > 0) unfinished()
-      return
-    }
+  for (let more = true; more && read < to; ) {
+    const most = Math.min(CHUNK, to - read)
+    const chunk = shelf.read(log, read, most)
     read += chunk.length
+    more = chunk.length === most
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
     let start = 0
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
@@ -172,4 +170,5 @@ export function* linesOf(
     rest = bytes.subarray(start)
     offset += start
   }
+  if (rest.length > 0 && read < to) unfinished()
 }

@@ -8,7 +8,7 @@ import { pacer } from '../core/turn.ts'
 import { Harmed, isLost, isMisplaced, isOutOfReach, twice, unwritable } from './aside.ts'
 import { codeOf, type Disk, each, isOutOfDescriptors, readAll, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
-import { fileOf, logsOf } from './shelf.ts'
+import { fileOf, logsOf, readOn } from './shelf.ts'
 import { type Pieces, Slabs, together } from './slabs.ts'
 
 /** A log on its way: where it will end once all that was written to the journal is durable there, and what has yet to get to its file. */
@@ -158,7 +158,12 @@ export class Copies {
       Object.assign(pending, { slabs: [slab], from: [at], to: [at + waiting.length] })
     }
     if (offset >= pending.offset) return waiting.subarray(offset - pending.offset, offset - pending.offset + length)
-    return this.#files.read(log, offset, Math.min(length, pending.offset - offset))
+    return readOn(
+      this.#files.read(log, offset, Math.min(length, pending.offset - offset)),
+      pending.offset - offset,
+      length,
+      waiting,
+    )
   }
 
   /**

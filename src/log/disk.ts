@@ -5,7 +5,7 @@ import * as fs from 'node:fs'
 import { dirname } from 'node:path'
 import { SyncFailed } from '../core/log.ts'
 import { openDatabase } from '../core/tables.ts'
-import { checkFile, checkWay, checkWayTo, type Way, wayOf } from './way.ts'
+import { checkFile, checkOpened, checkWay, checkWayTo, type Way, wayOf } from './way.ts'
 
 export interface Disk {
   /** Opens for reading and writing; makes the file where `make` is set. */
@@ -49,9 +49,15 @@ export const realDisk: Disk = {
   },
   openToRead: (path) => {
     try {
-      checkWay(path)
       checkFile(path)
-      return fs.openSync(path, 'r')
+      const fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK)
+      try {
+        checkOpened(fd, path)
+      } catch (error) {
+        fs.closeSync(fd)
+        throw error
+      }
+      return fd
     } catch (error) {
       // Not there because it was never made, and not because a link leads to where it is not.
       if (codeOf(error) === 'ENOENT') checkWayTo(path)

@@ -9,7 +9,7 @@ import { asideName } from './aside.ts'
 import { foreignIn, wrongLength } from './copies.ts'
 import { codeOf, readingDisk, withFile } from './disk.ts'
 import { surviving } from './journal.ts'
-import { FileShelf, fileOf, journalOf } from './shelf.ts'
+import { FileShelf, fileOf, journalOf, readOn } from './shelf.ts'
 import { checkFile, checkWayTo } from './way.ts'
 
 interface Tail {
@@ -73,7 +73,7 @@ export class Joined implements Shelf {
     const tail = this.#tail(log)
     if (!tail) return this.file(log, offset, length)
     if (offset >= tail.from) return tail.bytes.subarray(offset - tail.from, offset - tail.from + length)
-    return this.file(log, offset, Math.min(length, tail.from - offset))
+    return readOn(this.file(log, offset, Math.min(length, tail.from - offset)), tail.from - offset, length, tail.bytes)
   }
 
   /** What the file alone holds. */

@@ -14,6 +14,10 @@ export const projectionOf = (home: string) => join(home, 'projections', 'sessile
 export const freshOf = (projection: string) => `${projection}.fresh`
 export const fileOf = (home: string, log: string) => join(home, 'logs', `${log}.jsonl`)
 
+/** What was read of a file, and where that goes as far as it should, what is kept elsewhere of what follows. */
+export const readOn = (read: Buffer, whole: number, length: number, rest: Buffer): Buffer =>
+  read.length < whole || read.length >= length ? read : Buffer.concat([read, rest.subarray(0, length - read.length)])
+
 export class FileShelf implements Shelf {
   readonly home: string
   readonly #disk: Disk
