@@ -9,6 +9,7 @@ import { fill } from '../src/core/fold.ts'
 import { system } from '../src/core/sessile.ts'
 import { Views } from '../src/core/views.ts'
 import { features } from '../src/features/index.ts'
+import { Ahead } from '../src/log/ahead.ts'
 import { FileShelf, fileOf } from '../src/log/shelf.ts'
 import { type Contender, compare, type Row, scratch } from './measure.ts'
 import { append, open, said } from './sessile.ts'
@@ -39,8 +40,7 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
     )
   }
   await close()
-  const shelf = new FileShelf(home)
-  const files = [...shelf.names()].map((log) => fileOf(home, log))
+  const files = [...new FileShelf(home).names()].map((log) => fileOf(home, log))
   mkdirSync(join(path, 'scratch'))
   const timed = async (work: () => Promise<number> | number) => {
     const began = performance.now()
@@ -83,7 +83,7 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
       round: () =>
         timed(() => {
           const views = Views.create(join(path, 'scratch', 'fresh.db'), features)
-          const filling = fill(views, { events: features.events, shelf })
+          const filling = fill(views, { events: features.events, shelf: new Ahead(home) })
           let step = filling.next()
           while (!step.done) step = filling.next()
           views.finish({ journal: '', lsn: 0, timestamp: step.value.latest })

@@ -12,6 +12,7 @@ import { Tables } from '../core/tables.ts'
 import { resting } from '../core/turn.ts'
 import { type Mark, markOf, Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
+import { Ahead } from '../log/ahead.ts'
 import type { Holder } from '../log/lock.ts'
 import { FileShelf, freshOf, projectionOf } from '../log/shelf.ts'
 import { askHolder, holder, needData } from './reach.ts'
@@ -69,7 +70,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
   const make = async (without: ReadonlySet<string>) => {
     const views = Views.create(freshOf(live), features)
     try {
-      const shelf = new FileShelf(config.home, { reuse: true })
+      const shelf = new Ahead(config.home)
       const { latest, ...done } = await filled(views, live, { shelf, settled: true, without })
       views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
       return done
@@ -103,7 +104,7 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
     asked.catch(() => {}) // Heard of below.
   }, 30_000)
   const rest = resting()
-  const from = { shelf: new FileShelf(config.home, { reuse: true }), without }
+  const from = { shelf: new Ahead(config.home), without }
   const { latest, ...done } = await filled(views, live, from, rest).finally(() => clearInterval(asking))
   await asked
   let step = await goesOn()
@@ -178,7 +179,7 @@ async function check(config: Config): Promise<Done> {
       return { ok: false, says: `The views differ from the logs: ${behind}.`, logs: 0, records: 0, seconds: 0 }
     seen = new Tables(live, { readonly: true, fileMustExist: true })
     const moment = await aMoment(seen, running && (() => askHolder(config, running, 'POST', '/operator/settle', {})))
-    const shelf = new FileShelf(config.home, { reuse: true })
+    const shelf = new Ahead(config.home)
     const size = seen.sql('SELECT size FROM logs WHERE log = ?').pluck()
     const until = (name: string) =>
       (size.get(name) as number | undefined) ?? (beganAfter(shelf, name, moment) ? 0 : Number.POSITIVE_INFINITY)

@@ -23,6 +23,8 @@ export const bounds = {
   /** Files of logs that stay open, and files whose length is remembered. */
   openFiles: 1024,
   knownEnds: 32_768,
+  /** So many logs are gone over before a thread that reads ahead is worth its start. */
+  fewLogs: 1000,
   /** Keys of records that replace each other which are held while a log is told. */
   keysAtOnce: 32_768,
   /** Callers whose quota is known by itself, and quotas that all others share. */

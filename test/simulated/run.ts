@@ -57,6 +57,7 @@ const small: typeof bounds = {
   knownCallers: 3,
   sharedQuotas: 2,
   keysAtOnce: 2,
+  fewLogs: 1000,
   room: 4096,
   segment: 20_000,
 }
