@@ -23,11 +23,7 @@ const LOAD = new URL('../src/load.mjs', import.meta.url)
 
 /** Sessile in a child, on this data directory. */
 export const sessileServer = (home: string): Promise<Server> =>
-  server(
-    LOAD,
-    [fileURLToPath(new URL('./serve.ts', import.meta.url)), home],
-    ['--expose-gc', ...(process.env.DEV_ARGS?.split(' ') ?? [])],
-  )
+  server(LOAD, [fileURLToPath(new URL('./serve.ts', import.meta.url)), home], ['--expose-gc'])
 
 export const echoServer = (): Promise<Server> => server(new URL('./echo.mjs', import.meta.url), [], [])
 
