@@ -29,9 +29,11 @@ interface Opened {
 }
 
 const SECOND_MS = 1000
+/** For so long it is counted how much is written. */
+const WHILE_MS = 250
 /** Is so much written, and so much at a time, that it is worth the way to another thread? */
 const isMuch = ({ batches, lines }: { batches: number; lines: number }) =>
-  lines > bounds.busy && lines > bounds.busyAtOnce * batches
+  lines > (bounds.busy * WHILE_MS) / SECOND_MS && lines > bounds.busyAtOnce * batches
 
 export class FileLog implements Log {
   readonly #lock: Lock
@@ -44,7 +46,7 @@ export class FileLog implements Log {
   #asked: ThreadHand | undefined
   /** Does another thread write by now? */
   helped = false
-  /** How much there was to write in this second. */
+  /** How much there was to write in this while. */
   #counted = { since: 0, batches: 0, lines: 0 }
   /** When the journal could last not be written. */
   #refused = Number.NEGATIVE_INFINITY
@@ -165,7 +167,7 @@ export class FileLog implements Log {
    */
   #askForHelp(lines: number): void {
     const now = performance.now()
-    if (now - this.#counted.since > SECOND_MS) {
+    if (now - this.#counted.since > WHILE_MS) {
       if (this.helped && !isMuch(this.#counted)) this.helped = !this.#journal.handTo()
       this.#counted = { since: now, batches: 0, lines: 0 }
     }
