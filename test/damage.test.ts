@@ -82,6 +82,28 @@ describe('a damaged log', () => {
     expect((await running.admin.get(`/api/v1/sessions/${scene.bobs}`)).status).toBe(200)
   })
 
+  it('is told page by page as far as it is sound', async () => {
+    const running = await run(undefined, {}, clock())
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(
+      session_id,
+      Array.from({ length: 30 }, (_, i) => said(`word ${i}`)),
+    )
+    running.sessile.log.settle()
+    const file = join(running.home, fileFor(logOf('ada', session_id)))
+    const whole = readFileSync(file)
+    writeFileSync(file, flipped(whole, 8 * whole.indexOf('word 20')))
+    for (const [what, named] of [
+      ['records', 'records'],
+      ['timeline', 'entries'],
+    ] as const) {
+      const page = (after: number) => running.admin.get(`/api/v1/sessions/${session_id}/${what}?limit=10&after=${after}`)
+      expect((await page(0)).body[named]).toHaveLength(10)
+      expect((await page(10)).body).toMatchObject({ next_after: 20 })
+      expect((await page(20)).body).toMatchObject({ status: 503, reason: 'log-damaged' })
+    }
+  })
+
   it('breaks off a long answer of lines where the damage is, and the service goes on', async () => {
     const running = await run(undefined, {}, clock())
     const { session_id } = (await running.admin.start()).body

@@ -398,6 +398,28 @@ describe('a connection on which requests come whole', () => {
     expect([idle.statuses, busy.statuses]).toEqual([[201], [201]])
   })
 
+  it('goes on when answers are taken late, however short they are', async () => {
+    const running = await run()
+    const device = await running.admin.device()
+    const { session_id } = (await device.start()).body
+    const line = new Line(running)
+    const parts = append(device, session_id, 'a')
+    // Shorter than what a stream would say of that it is full, and all together more than both ends hold.
+    const bytes = wellFormed({ ...parts, body: `[${Array(40).fill(parts.body.replace('Grüße', 'x')).join()}]` })
+    line.send(bytes)
+    await line.until(({ statuses }) => statuses.length === 1)
+    line.socket.pause()
+    const asked = 1000
+    for (let i = 1; i < asked; i++) {
+      line.send(bytes)
+      await wait(2)
+    }
+    line.socket.resume()
+    await line.until(({ statuses }) => statuses.length === asked)
+    expect(new Set(line.statuses)).toEqual(new Set([201]))
+    line.socket.destroy()
+  })
+
   it('is cut off where nobody takes a long answer', async () => {
     const running = await run(undefined, { patience: 500 })
     const device = await running.admin.device()

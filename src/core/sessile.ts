@@ -226,16 +226,22 @@ export class Sessile {
   async *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): Some<Recorded | Erased> {
     const pace = pacer()
     let [some, length]: [(Recorded | Erased)[], number] = [[], 0]
-    for (const { line, seq } of this.lines(part)) {
-      const rest = pace()
-      if (rest) await rest
-      if (!line || seq <= after) continue
-      if (length > SOME_BYTES) {
-        yield some
-        ;[some, length] = [[], 0]
+    try {
+      for (const { line, seq } of this.lines(part)) {
+        const rest = pace()
+        if (rest) await rest
+        if (!line || seq <= after) continue
+        if (length > SOME_BYTES) {
+          yield some
+          ;[some, length] = [[], 0]
+        }
+        length += line.length
+        some.push(this.#recordOf(line, seq, part.sight))
       }
-      length += line.length
-      some.push(this.#recordOf(line, seq, part.sight))
+    } catch (error) {
+      // What stands before a damage is told to whoever asks for no more.
+      yield some
+      throw error
     }
     yield some
   }

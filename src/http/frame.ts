@@ -153,6 +153,8 @@ export class Frame {
       head.push('content-length', String(bytes))
       // What has a byte for each letter need not be looked through for others once more.
       outgoing.writeHead(status, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
+      // Node ends what it waits for by itself.
+      if (outgoing instanceof Wire && outgoing.socket.writableLength > 0) this.#cutOffIdle(outgoing)
       return
     }
     if (outgoing instanceof Wire) throw new Error(`${asked.route} answers in pieces where it should not`)

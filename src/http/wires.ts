@@ -17,8 +17,8 @@ type Take = (incoming: WholeRequest, outgoing: Wire) => boolean
 /** The rest of a request is waited for this long, and its first byte; then Node waits, who knows when to say that it is too late. */
 const REST_MS = 250
 const FIRST_MS = 1000
-/** What is waited for is not more than this, and comes in no more pieces. */
-const MOST_BYTES = 64 * 1024
+/** What is waited for is not more than this, so that it need not be counted among what is held, and comes in no more pieces. */
+const MOST_BYTES = 16 * 1024
 const MOST_PIECES = 8
 
 const NOTHING = Buffer.alloc(0)
@@ -47,6 +47,7 @@ export class Wires {
   /** Lets Node have a connection as if it had just begun, with what has come on it. */
   handOver(wire: Wire, socket: Socket, bytes: Buffer): void {
     this.left(wire)
+    if (socket.destroyed) return
     if (bytes.length > 0) socket.unshift(bytes)
     this.#nodes.call(this.server, socket)
     socket.resume()
@@ -85,6 +86,8 @@ export class Wire extends EventEmitter {
   #pieces: Buffer[] = []
   /** The head of what waits for its rest, and how many bytes the whole has. */
   #head: Head | undefined
+  /** Did something come before its turn? */
+  #early = false
   #text = ''
   #closes = false
 
@@ -114,10 +117,15 @@ export class Wire extends EventEmitter {
   }
 
   readonly #came = (chunk: Buffer): void => {
+    if (this.#busy) {
+      // What comes before its turn is put back, for Node to find it.
+      this.#early = true
+      this.socket.pause()
+      this.socket.unshift(chunk)
+      return
+    }
     this.#pieces.push(chunk)
-    // What comes before its turn waits in the system's own buffers.
-    if (this.#busy) this.socket.pause()
-    else this.#read()
+    this.#read()
   }
 
   #read(): void {
@@ -127,7 +135,8 @@ export class Wire extends EventEmitter {
     const head = this.#head
     const missing = head ? head.begins + head.length - bytes.length : -1
     if (head && missing === 0) this.#take(head, bytes)
-    else if (!head || missing < 0 || head.length > MOST_BYTES || this.#pieces.length >= MOST_PIECES) this.#leave(bytes)
+    else if (!head || missing < 0 || head.begins + head.length > MOST_BYTES || this.#pieces.length >= MOST_PIECES)
+      this.#leave(bytes)
   }
 
   #take(head: Head, bytes: Buffer): void {
@@ -171,7 +180,8 @@ export class Wire extends EventEmitter {
       socket.write(body)
     }
     if (socket.writableLength === 0) this.#over()
-    else socket.once('drain', () => this.#over())
+    // Called when all before it has gone, however little that is.
+    else socket.write(NOTHING, () => this.#over())
     return this
   }
 
@@ -185,8 +195,9 @@ export class Wire extends EventEmitter {
       this.removeAllListeners('timeout')
       this.socket.setTimeout(0)
     }
+    if (this.socket.destroyed) return
     if (this.#closes) this.socket.destroySoon()
-    else if (this.#pieces.length > 0) this.#leave(this.#waiting())
+    else if (this.#early) this.#leave(NOTHING)
     else if (this.#ended) this.socket.end()
   }
 

@@ -80,8 +80,11 @@ try {
     at += HEAD + log.length
     at += bytes.copy(into, at)
   }
+  giveAway()
   say(STATE, THROUGH)
 } catch {
+  giveAway()
   say(STATE, FAILED)
 }
-giveAway()
+// Whoever waits for a slot is to see that there will be none.
+Atomics.notify(words, FILLED)

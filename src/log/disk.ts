@@ -187,10 +187,14 @@ export const isOutOfDescriptors = (error: unknown): boolean => ['EMFILE', 'ENFIL
 
 /** The whole file, at most `most` bytes of it. */
 export function readAll(disk: Disk, fd: number, from = 0, most = Number.POSITIVE_INFINITY): Buffer {
-  const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(disk.size(fd) - from, most)))
+  return readInto(disk, fd, Buffer.allocUnsafe(Math.max(0, Math.min(disk.size(fd) - from, most))), from)
+}
+
+/** Reads as many bytes as there is room for, or as there are. */
+export function readInto(disk: Disk, fd: number, bytes: Buffer, position: number): Buffer {
   let read = 0
   while (read < bytes.length) {
-    const n = disk.read(fd, bytes.subarray(read), from + read)
+    const n = disk.read(fd, bytes.subarray(read), position + read)
     if (n === 0) break
     read += n
   }

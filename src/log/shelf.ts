@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Refusal } from '../core/errors.ts'
 import { isOpaqueId } from '../core/ids.ts'
 import { CHUNK, type Shelf } from '../core/log.ts'
-import { codeOf, type Disk, isOutOfDescriptors, realDisk } from './disk.ts'
+import { codeOf, type Disk, isOutOfDescriptors, readInto, realDisk } from './disk.ts'
 import { realHome } from './way.ts'
 
 export const logsOf = (home: string) => join(home, 'logs')
@@ -71,7 +71,7 @@ export class FileShelf implements Shelf {
     try {
       // No larger than what there is: most logs are small, and a rebuild reads all of them.
       const bytes = this.#room(Math.max(0, Math.min(length, this.#disk.size(fd) - offset)))
-      return bytes.length === 0 ? bytes : bytes.subarray(0, this.#disk.read(fd, bytes, offset))
+      return readInto(this.#disk, fd, bytes, offset)
     } finally {
       this.#disk.close(fd)
     }
@@ -105,7 +105,7 @@ export function readPart(path: string, offset: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(Math.max(0, length))
   const fd = realDisk.openToRead(path)
   try {
-    return bytes.subarray(0, realDisk.read(fd, bytes, offset))
+    return readInto(realDisk, fd, bytes, offset)
   } finally {
     realDisk.close(fd)
   }
