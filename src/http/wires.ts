@@ -5,6 +5,7 @@
 import { EventEmitter } from 'node:events'
 import { type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
+import { assert } from '../core/errors.ts'
 import { Looking } from './looking.ts'
 import { type Head, headOf, WholeRequest } from './whole.ts'
 
@@ -20,6 +21,9 @@ const FIRST_MS = 1000
 /** What is waited for is not more than this, so that it need not be counted among what is held, and comes in no more pieces. */
 const MOST_BYTES = 16 * 1024
 const MOST_PIECES = 8
+
+/** What would end a header, or is none of ASCII. Nothing that is said in one comes from a caller as it is; Node would look, too. */
+const UNFIT = /[^\t -~]/
 
 const NOTHING = Buffer.alloc(0)
 /** What Node says where a connection ends within a request. */
@@ -47,7 +51,6 @@ export class Wires {
   /** Lets Node have a connection as if it had just begun, with what has come on it. */
   handOver(wire: Wire, socket: Socket, bytes: Buffer): void {
     this.left(wire)
-    if (socket.destroyed) return
     if (bytes.length > 0) socket.unshift(bytes)
     this.#nodes.call(this.server, socket)
     socket.resume()
@@ -153,6 +156,8 @@ export class Wire extends EventEmitter {
   /** Goes over to Node with these bytes. */
   #leave(bytes: Buffer): void {
     const { socket } = this
+    // Nobody would hear what is still to be said of it.
+    if (socket.destroyed) return
     socket.off('data', this.#came)
     socket.off('end', this.#end)
     socket.off('close', this.#close)
@@ -164,8 +169,10 @@ export class Wire extends EventEmitter {
   writeHead(status: number, head: readonly string[]): this {
     let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`
     for (let i = 0; i < head.length; i += 2) {
-      if (head[i] === 'connection') this.#closes = true
-      text += `${head[i]}: ${head[i + 1]}\r\n`
+      const [name, value] = [head[i] as string, head[i + 1] as string]
+      assert(!UNFIT.test(value), 'a header holds what no header may')
+      if (name === 'connection') this.#closes = true
+      text += `${name}: ${value}\r\n`
     }
     const kept = this.#closes ? '' : `Connection: keep-alive\r\nKeep-Alive: timeout=${this.#all.server.keepAliveTimeout / 1000}\r\n`
     this.#text = `${text}Date: ${date()}\r\n${kept}\r\n`
