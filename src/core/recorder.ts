@@ -24,9 +24,7 @@ import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
 import { Watchers } from './watchers.ts'
 
-const MOST_BYTES = 4 * 1024 * 1024
-const MOST_WAITING = 16_384
-const COMMIT_AFTER_MS = 100
+const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100]
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
 
@@ -102,6 +100,11 @@ export class Recorder {
   /** Do so many wait that whoever can wait should? */
   get crowded(): boolean {
     return this.waiting >= MOST_WAITING / 2
+  }
+
+  /** Is somebody waiting for what is being recorded? */
+  get busy(): boolean {
+    return this.#queue.length > 0 || this.#syncing.underWay !== undefined
   }
 
   /** How many wait to be decided. */

@@ -8,7 +8,7 @@ export type Some<T> = AsyncIterable<readonly T[]>
 /** So many bytes of a log are gone over at a time. */
 export const SOME_BYTES = 64 * 1024
 
-const SLICE_MS = 5
+const SLICE_MS = 1
 
 /** For a loop that may be long, called each time round: what it returns now and then is to be waited for. */
 export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {

@@ -11,6 +11,14 @@ const AT_ONCE = 64 * 1024
 /** A page is no longer than this and one record, whatever its limit. */
 const MOST_IN_PAGE = 4 * 1024 * 1024
 const PAGE = 1000
+/** So much of a log is gone over before others get their turn; and so many turns where somebody waits for what is being recorded. */
+const A_PIECE = 32 * 1024
+const TURNS = 4
+
+async function othersFirst(recorder: { readonly busy: boolean }): Promise<void> {
+  await turn()
+  for (let n = 1; n < TURNS && recorder.busy; n++) await turn()
+}
 
 /** What is gathered is held by `hold`, so that pages which nobody takes do not take all memory. */
 export async function sliceAsJson(sessile: Sessile, slice: Slice, hold: Hold): Promise<string> {
@@ -37,9 +45,9 @@ export async function* sliceAsLines(sessile: Sessile, slice: Slice): Flow {
   let [given, length, passed] = [0, 0, 0]
   for (const { line, place, seq } of sessile.lines(slice)) {
     // Others get their turn, however fast this reader is, and also where all is passed over.
-    if (place.end - passed > AT_ONCE) {
+    if (place.end - passed > A_PIECE) {
       passed = place.end
-      await turn()
+      await othersFirst(sessile.recorder)
     }
     if (!line || seq <= after) continue
     if (length > AT_ONCE) {
