@@ -18,6 +18,7 @@ import {
   cli,
   configOf,
   crashedCopy,
+  expectSound,
   type Json,
   linesIn,
   logBytes,
@@ -64,8 +65,7 @@ const aside = (home: string) =>
 
 async function sound(running: Running): Promise<void> {
   await running.stop()
-  expect(await cli(running.home, ['verify'])).toMatchObject({ code: 0 })
-  expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+  await expectSound(running.home)
 }
 
 describe('views that fail', () => {

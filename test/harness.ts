@@ -135,6 +135,12 @@ export const said = (text: string, more: object = {}) => ({
   ...more,
 })
 
+/** The logs in a data directory are whole, and its views follow from them. */
+export async function expectSound(home: string): Promise<void> {
+  expect(await cli(home, ['verify'])).toMatchObject({ code: 0 })
+  expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+}
+
 /** A stream of records that is being sent: its lines one by one, each with what is answered to it. */
 export function sendingLines(client: Client, session_id: string, headers: Record<string, string> = {}) {
   let sender: ReadableStreamDefaultController<Uint8Array> | undefined

@@ -5,6 +5,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { connect, type Socket } from 'node:net'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { Config } from '../src/config.ts'
 import { type Client, logBytes, type Running, run, said } from './harness.ts'
 
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -93,6 +94,13 @@ function readByNode(): { count: number; end: () => void } {
 }
 
 const LAST = 'GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+
+/** A device that has begun a session. */
+async function talking(more: Partial<Config> = {}) {
+  const running = await run(undefined, more)
+  const device = await running.admin.device()
+  return { running, device, session_id: (await device.start()).body.session_id as string }
+}
 
 type Length = 'all' | 'less' | 'more' | 'untold'
 
@@ -219,9 +227,7 @@ const UNNAMED = ['two names', 'lines of JSON']
 
 describe('a request that comes whole', () => {
   it('is answered and recorded as one that comes in pieces, whatever it is', async () => {
-    const running = await run(undefined, { patience: 400 })
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking({ patience: 400 })
     const named = Object.keys(odd).filter((oddity) => !UNNAMED.includes(oddity))
     const requests = named.map((oddity, i) => {
       const parts = append(device, session_id, `name-${i}`)
@@ -235,9 +241,7 @@ describe('a request that comes whole', () => {
   })
 
   it('is so whatever comes together', async () => {
-    const running = await run(undefined, { patience: 400 })
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking({ patience: 400 })
     let names = 0
     const drawn = fc.record({
       oddities: fc.subarray(Object.keys(odd), { maxLength: 2 }),
@@ -260,9 +264,7 @@ describe('a request that comes whole', () => {
   })
 
   it('is read without Node’s parser, one after the other, until one comes that is not; then Node reads on', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const nodes = readByNode()
     const line = new Line(running)
     for (let i = 1; i <= 3; i++) {
@@ -281,9 +283,7 @@ describe('a request that comes whole', () => {
   })
 
   it('may be followed by others at once: they are answered in turn, each once', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const line = new Line(running)
     line.send(wellFormed(append(device, session_id, 'a')))
     await wait(0)
@@ -295,9 +295,7 @@ describe('a request that comes whole', () => {
   })
 
   it('may come in a few pieces, head and body, and still needs no other reader', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const nodes = readByNode()
     const line = new Line(running)
     const bytes = wellFormed(append(device, session_id, 'a'))
@@ -313,9 +311,7 @@ describe('a request that comes whole', () => {
   })
 
   it('that comes in many pieces, or slowly, is read by Node', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const bytes = wellFormed(append(device, session_id, 'a'))
     const body = bytes.indexOf('\r\n\r\n') + 4
     const nodes = readByNode()
@@ -337,9 +333,7 @@ describe('a request that comes whole', () => {
   })
 
   it('of which the sender has closed its half is answered, and one that broke off is not', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const bytes = wellFormed(append(device, session_id, 'a'))
     const line = new Line(running)
     line.socket.end(bytes, 'latin1')
@@ -356,9 +350,7 @@ describe('a request that comes whole', () => {
 
 describe('a connection on which requests come whole', () => {
   it('is closed when nothing has come for as long as Node would wait, and not before', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const line = new Line(running)
     line.send(wellFormed(append(device, session_id, 'a')))
     await line.until(({ statuses }) => statuses.length === 1)
@@ -377,9 +369,7 @@ describe('a connection on which requests come whole', () => {
   })
 
   it('does not keep Sessile from ending, and a request under way on it is answered first', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const [idle, busy] = [new Line(running), new Line(running)]
     idle.send(wellFormed(append(device, session_id, 'a')))
     await idle.until(({ statuses }) => statuses.length === 1)
@@ -399,9 +389,7 @@ describe('a connection on which requests come whole', () => {
   })
 
   it('goes on when answers are taken late, however short they are', async () => {
-    const running = await run()
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking()
     const line = new Line(running)
     const parts = append(device, session_id, 'a')
     // Shorter than what a stream would say of that it is full, and all together more than both ends hold.
@@ -421,9 +409,7 @@ describe('a connection on which requests come whole', () => {
   })
 
   it('is cut off where nobody takes a long answer', async () => {
-    const running = await run(undefined, { patience: 500 })
-    const device = await running.admin.device()
-    const { session_id } = (await device.start()).body
+    const { running, device, session_id } = await talking({ patience: 500 })
     const line = new Line(running)
     const parts = append(device, session_id, 'a')
     parts.body = `[${Array(400).fill(parts.body.replace('Grüße', 'x')).join()}]`

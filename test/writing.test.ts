@@ -14,8 +14,8 @@ import type { Sit } from '../src/log/thread.ts'
 import { beside } from './beside.ts'
 import { FailingDisk } from './failing.ts'
 import {
-  cli,
   crashedCopy,
+  expectSound,
   type Json,
   linesIn,
   logBytes,
@@ -50,11 +50,6 @@ async function helped(running: Running, expected = true): Promise<string> {
   return session_id
 }
 
-async function sound(home: string): Promise<void> {
-  expect(await cli(home, ['verify'])).toMatchObject({ code: 0 })
-  expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
-}
-
 const textsIn = (home: string, session_id: string) =>
   linesIn(sessionFile(home, session_id)).flatMap(({ type, data }) => (type === 'transcript.said' ? [data.text] : []))
 
@@ -75,7 +70,7 @@ describe('a thread that writes', () => {
     const told = (await running.admin.get(`/api/v1/sessions/${session_id}/records?limit=1000`)).body.records as Json[]
     expect(told.filter(({ type, data }) => type === 'transcript.said' && data.text !== 'something')).toHaveLength(8 * 60)
     await running.stop()
-    await sound(running.home)
+    await expectSound(running.home)
   })
 
   it('has made durable what was answered: a crash at any moment keeps it', async () => {
@@ -89,7 +84,7 @@ describe('a thread that writes', () => {
     const again = await run(copy)
     await again.stop()
     expect(textsIn(copy, session_id)).toEqual(expect.arrayContaining(texts))
-    await sound(copy)
+    await expectSound(copy)
   })
 
   it('goes on over checkpoints, and its names are known again after a restart', async () => {
@@ -106,7 +101,7 @@ describe('a thread that writes', () => {
     expect((await again.admin.append(session_id, said('once'), key)).body).toEqual(first.body)
     await again.stop()
     expect(textsIn(running.home, session_id).filter((text) => text === 'once')).toEqual(['once'])
-    await sound(running.home)
+    await expectSound(running.home)
   })
 })
 
@@ -188,7 +183,7 @@ describe('what a thread finds out late', () => {
     await running.stop()
     expect(textsIn(running.home, session_id).filter((text) => text !== 'something')).toEqual(['kept'])
     expect(quarantined(running.home)).toEqual([])
-    await sound(running.home)
+    await expectSound(running.home)
   })
 
   it('what was durable before a write was refused is answered as recorded', async () => {
@@ -206,7 +201,7 @@ describe('what a thread finds out late', () => {
     await running.stop()
     expect(textsIn(running.home, session_id)).toContain('kept')
     expect(textsIn(running.home, session_id)).not.toContain('refused')
-    await sound(running.home)
+    await expectSound(running.home)
   })
 
   it('is found out at once from then on, for as long as the disk takes nothing: whoever reads is not disturbed', async () => {
@@ -227,7 +222,7 @@ describe('what a thread finds out late', () => {
     expect(isHelped(running)).toBe(true)
     await running.stop()
     expect(textsIn(running.home, session_id).filter((text) => text !== 'something')).toEqual(['kept', 'kept, too'])
-    await sound(running.home)
+    await expectSound(running.home)
   })
 
   it('a thread that cannot be had is done without', async () => {

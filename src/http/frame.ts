@@ -148,13 +148,13 @@ export class Frame {
     const { status, body, still } = given
     const head = this.#headOf(asked, given)
     if (typeof body === 'string' || body instanceof Uint8Array) {
-      this.#untilTaken(asked, body.length)
+      const kept = this.#untilTaken(asked, body.length)
       const bytes = Buffer.byteLength(body)
       head.push('content-length', String(bytes))
       // What has a byte for each letter need not be looked through for others once more.
       outgoing.writeHead(status, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
       // Node ends what it waits for by itself.
-      if (outgoing instanceof Wire && outgoing.socket.writableLength > 0) this.#cutOffIdle(outgoing)
+      if (!kept && outgoing instanceof Wire && waits(outgoing)) this.#cutOffIdle(outgoing)
       return
     }
     if (outgoing instanceof Wire) throw new Error(`${asked.route} answers in pieces where it should not`)
@@ -185,13 +185,14 @@ export class Frame {
     )
   }
 
-  /** A long answer is held until it has been taken, and so is one that waits behind others on its connection. */
-  #untilTaken({ hold, outgoing }: Asked, length: number): void {
+  /** A long answer is held until it has been taken, and so is one that waits behind others on its connection. Returns whether it is. */
+  #untilTaken({ hold, outgoing }: Asked, length: number): boolean {
     const kept = length >= LONG || waits(outgoing)
     hold.keep(kept ? length : 0)
-    if (!kept) return
+    if (!kept) return false
     whenOver(outgoing, () => hold.keep(0))
     this.#cutOffIdle(outgoing)
+    return true
   }
 
   /** Whoever takes nothing of a long answer for as long as there is patience is cut off. */

@@ -258,9 +258,7 @@ export class Door {
     const carried = command.carries ? this.#parts.identify.carriedBy(incoming) : undefined
     // What is asked is held by nobody once it has been decided: thousands may wait for the same sync.
     const tell = command.carries ? undefined : JSON.stringify
-    const before = this.#rights.age
-    const body = hasBody(incoming) ? await readJson(incoming, this.#parts.patience, asked.hold) : {}
-    const now = this.#rights.age === before ? caller : await this.#who(asked, command)
+    const { body, caller: now } = await this.#read(asked, command, caller)
     const performed = this.#sessile.perform(command, { body, path, caller: now, key, carried, tried: attempt?.under, trace, tell })
     const answer = await (attempt ? attempt.of(performed) : performed)
     if (!command.carries) return { status, type: JSON_TYPE, body: answer as string }

@@ -49,7 +49,8 @@ export class Wires {
   }
 
   /** Lets Node have a connection as if it had just begun, with what has come on it. */
-  handOver(wire: Wire, socket: Socket, bytes: Buffer): void {
+  handOver(wire: Wire, bytes: Buffer): void {
+    const { socket } = wire
     this.left(wire)
     if (bytes.length > 0) socket.unshift(bytes)
     this.#nodes.call(this.server, socket)
@@ -163,7 +164,7 @@ export class Wire extends EventEmitter {
     socket.off('close', this.#close)
     socket.off('timeout', this.#timeout)
     socket.off('error', this.#error)
-    this.#all.handOver(this, socket, bytes)
+    this.#all.handOver(this, bytes)
   }
 
   writeHead(status: number, head: readonly string[]): this {

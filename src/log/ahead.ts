@@ -2,10 +2,10 @@
 // there. Opening, reading and closing a hundred thousand files takes as long as folding them. Until the other thread is there, and
 // from where it could not go on, this one reads by itself.
 
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { bounds } from '../core/bounds.ts'
 import { CHUNK, type Shelf } from '../core/log.ts'
+import { begin } from './begin.ts'
 import { FileShelf } from './shelf.ts'
 
 // Slots are filled and taken in turn. In a slot lie logs one after the other: how long the name and the bytes are, and whether these
@@ -110,13 +110,10 @@ class Reader {
   readonly #worker: Worker
 
   private constructor(home: string) {
-    const load = new URL('../load.mjs', import.meta.url)
-    const script = fileURLToPath(new URL('./ahead-thread.ts', import.meta.url))
-    const workerData: Shared = { home, words: this.#words.buffer, slots: this.#slots }
-    this.#worker = new Worker(load, { argv: [script], workerData, resourceLimits: { maxYoungGenerationSizeMb: 4 } })
+    const shared: Shared = { home, words: this.#words.buffer, slots: this.#slots }
+    this.#worker = begin(new URL('./ahead-thread.ts', import.meta.url), shared)
     // What becomes of it is seen in what it has filled.
     this.#worker.on('error', () => {})
-    this.#worker.unref()
   }
 
   /** None where there may be no more threads. */

@@ -158,12 +158,7 @@ export class Copies {
       Object.assign(pending, { slabs: [slab], from: [at], to: [at + waiting.length] })
     }
     if (offset >= pending.offset) return waiting.subarray(offset - pending.offset, offset - pending.offset + length)
-    return readOn(
-      this.#files.read(log, offset, Math.min(length, pending.offset - offset)),
-      pending.offset - offset,
-      length,
-      waiting,
-    )
+    return readOn((bytes) => this.#files.read(log, offset, bytes), pending.offset - offset, length, waiting)
   }
 
   /**

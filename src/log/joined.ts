@@ -73,7 +73,7 @@ export class Joined implements Shelf {
     const tail = this.#tail(log)
     if (!tail) return this.file(log, offset, length)
     if (offset >= tail.from) return tail.bytes.subarray(offset - tail.from, offset - tail.from + length)
-    return readOn(this.file(log, offset, Math.min(length, tail.from - offset)), tail.from - offset, length, tail.bytes)
+    return readOn((bytes) => this.file(log, offset, bytes), tail.from - offset, length, tail.bytes)
   }
 
   /** What the file alone holds. */

@@ -14,9 +14,11 @@ export const projectionOf = (home: string) => join(home, 'projections', 'sessile
 export const freshOf = (projection: string) => `${projection}.fresh`
 export const fileOf = (home: string, log: string) => join(home, 'logs', `${log}.jsonl`)
 
-/** What was read of a file, and where that goes as far as it should, what is kept elsewhere of what follows. */
-export const readOn = (read: Buffer, whole: number, length: number, rest: Buffer): Buffer =>
-  read.length < whole || read.length >= length ? read : Buffer.concat([read, rest.subarray(0, length - read.length)])
+/** So many bytes of what lies in a file for its first `whole` bytes; and where that goes so far, elsewhere in what follows. */
+export function readOn(read: (length: number) => Buffer, whole: number, length: number, rest: Buffer): Buffer {
+  const bytes = read(Math.min(length, whole))
+  return bytes.length < whole ? bytes : Buffer.concat([bytes, rest.subarray(0, length - whole)])
+}
 
 export class FileShelf implements Shelf {
   readonly home: string

@@ -1,9 +1,8 @@
 // The hand of a thread: batches are handed over as they are printed, and sealed, written and synced there, while the recorder
 // decides what comes next. A thread costs memory and a start, so there is one only where much is recorded.
 
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
 import { NotWritten, SyncFailed } from '../core/log.ts'
+import { begin } from './begin.ts'
 import { TakenOver } from './fence.ts'
 import type { Printed } from './frame.ts'
 import type { Hand } from './hand.ts'
@@ -140,10 +139,7 @@ export class ThreadHand implements Hand {
 export const inThread =
   (lock: { path: string; identity: number | undefined }): Sit =>
   (heard, gone) => {
-    const load = new URL('../load.mjs', import.meta.url)
-    const script = fileURLToPath(new URL('./scribe-thread.ts', import.meta.url))
-    const worker = new Worker(load, { argv: [script], workerData: lock, resourceLimits: { maxYoungGenerationSizeMb: 4 } })
-    worker.unref()
+    const worker = begin(new URL('./scribe-thread.ts', import.meta.url), lock)
     worker.on('message', heard)
     worker.once('error', gone)
     worker.once('exit', (code) => gone(new Error(`it ended with ${code}`)))
