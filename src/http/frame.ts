@@ -3,7 +3,6 @@
 
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { RequestError } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { Refusal } from '../core/errors.ts'
 import { uuid } from '../core/ids.ts'
@@ -221,9 +220,7 @@ export class Frame {
 
   /** The answer where a request is one of HTTP, and yet names no address that could be looked up. */
   unrouted(error: unknown): Response {
-    const given =
-      error instanceof RequestError ? new Refusal('invalid', 'not-http', 'The host and the address make no URL.') : error
-    const { body, status, headers } = this.#unasked(given)
+    const { body, status, headers } = this.#unasked(error)
     // Whatever else such a sender sends is not read.
     return new Response(body, { status, headers: { ...headers, ...CLOSE } })
   }

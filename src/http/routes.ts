@@ -1,12 +1,10 @@
 // Where an address leads. One that is written letter by letter as we write it leads straight to its place. Whatever else
-// there is to an address, from escapes to another host's name, is read by Hono, which knows the same places; it makes objects of
-// the web's own of each request, which costs as much as all else that the door does.
+// there is to an address, from escapes to another host's name, is read by Hono (otherwise.ts), which knows the same places; that
+// costs as much as all else that the door does.
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import { getRequestListener, type HttpBindings } from '@hono/node-server'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type Context, Hono } from 'hono'
 import type { Exchange, Frame, Place } from './frame.ts'
+import type { Bound, Listener } from './otherwise.ts'
 import type { Incoming, WholeRequest } from './whole.ts'
 import type { Wire } from './wires.ts'
 
@@ -16,9 +14,6 @@ interface Found {
   path: Record<string, string>
 }
 
-export type Listener = (incoming: IncomingMessage, outgoing: ServerResponse) => void
-
-type Bound = { Bindings: HttpBindings & Exchange }
 type Leads = (c: Context<Bound>) => Promise<Response>
 
 /** A host and an address that read the same to everybody: no escapes, nothing to resolve or to decode. */
@@ -28,7 +23,8 @@ const PLAIN_TARGET = /^\/[\w.~/-]*(?:\?[!-~]*)?$/
 export class Routes {
   readonly #frame: Frame
   readonly #app = new Hono<Bound>()
-  readonly #read: Listener
+  /** Reads what is not plain. */
+  #otherwise: Promise<Listener> | undefined
   /** The place of each way that Hono knows. */
   readonly #places = new Map<Leads, Place>()
 
@@ -38,12 +34,6 @@ export class Routes {
     this.#app.notFound((c) => this.#answer(c, nowhere(c.req.path)))
     // What the router itself cannot take.
     this.#app.onError((error, c) => this.#answer(c, { route: 'none', door: 'api', answer: () => Promise.reject(error) }))
-    const fetch: Parameters<typeof getRequestListener>[0] = async (request, env) => {
-      await this.#app.fetch(request, env as Bound['Bindings'])
-      // Answers are written by the frame, also those to HEAD, of which Hono would make another one.
-      return RESPONSE_ALREADY_SENT
-    }
-    this.#read = getRequestListener(fetch, { errorHandler: (error) => frame.unrouted(error) })
   }
 
   /** Puts a place at this address, as the contract writes it. */
@@ -56,7 +46,18 @@ export class Routes {
   readonly take: Listener = (incoming, outgoing) => {
     const found = this.#plainly(incoming)
     if (found) this.#answerAt(found, { incoming, outgoing })
-    else this.#read(incoming, outgoing)
+    else {
+      this.#reader().then(
+        (read) => read(incoming, outgoing),
+        (error: unknown) => this.#frame.lose(outgoing, error),
+      )
+    }
+  }
+
+  #reader(): Promise<Listener> {
+    const ways = { answer: this.#app.fetch, unrouted: (error: unknown) => this.#frame.unrouted(error) }
+    this.#otherwise ??= import('./otherwise.ts').then(({ listenerOf }) => listenerOf(ways))
+    return this.#otherwise
   }
 
   /** Takes a request that came whole; false where it leads to no place that answers in one piece. */
@@ -85,7 +86,8 @@ export class Routes {
 
   async #answer(c: Context<Bound>, place: Place): Promise<Response> {
     await this.#frame.answer(c.env, place, c.req.param())
-    return RESPONSE_ALREADY_SENT
+    // Nobody reads it: the frame has answered.
+    return c.body(null)
   }
 
   /** The methods that some route takes at this path. Looked for only where none takes the request's own. */
