@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameS
 import { createRequire } from 'node:module'
 import { basename, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { cachedDataVersionTag } from 'node:v8'
 import { constants, Script } from 'node:vm'
 import { isMainThread } from 'node:worker_threads'
 
@@ -32,9 +33,11 @@ export async function load(entry) {
   return module.exports
 }
 
-/** Changes when any file changes that may be part of it, or a package does, and with the place where they lie. */
+/** Changes when any file changes that may be part of it, or a package does, and with the place where they lie; and with what V8 is told. */
 function digestOf(entry) {
-  const digest = createHash('sha256').update(`${process.version} ${process.arch}\n${entry}\n`).update(readFileSync(entry))
+  const digest = createHash('sha256')
+    .update(`${process.version} ${process.arch} ${cachedDataVersionTag()}\n${entry}\n`)
+    .update(readFileSync(entry))
   const locks = ['node_modules/.package-lock.json', 'package-lock.json'].map((name) => join(root, name))
   digest.update(readFileSync(locks.find(existsSync) ?? entry))
   for (const folder of new Set(['src', relative(root, entry).split(sep)[0]])) {

@@ -1,8 +1,9 @@
 // How a command starts: what its source becomes is kept, believed only where it is whole, and made anew when the source changes.
 
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 import { makeHome } from './harness.ts'
@@ -20,13 +21,15 @@ function houseApart(): string {
   return house
 }
 
-/** What a command says, when it is started there. */
-async function start(house: string): Promise<string> {
-  const child = spawn(process.execPath, [join(house, 'src', 'sessile.mjs'), 'help'], { stdio: ['ignore', 'pipe', 'pipe'] })
+async function said(child: ChildProcessByStdio<null, Readable, Readable>): Promise<string> {
   const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)])
   expect(err).toBe('')
   return out
 }
+
+/** What a command says, when it is started there, and V8 is told this. */
+const start = (house: string, ...flags: string[]): Promise<string> =>
+  said(spawn(process.execPath, [...flags, join(house, 'src', 'sessile.mjs'), 'help'], { stdio: ['ignore', 'pipe', 'pipe'] }))
 
 const cache = (house: string) => join(house, 'node_modules', '.cache', 'sessile')
 const kept = (house: string) => readdirSync(cache(house)).map((name) => join(cache(house), name))
@@ -45,6 +48,23 @@ describe('a start', () => {
     const before = when(files)
     expect(await start(house)).toMatch(HELP)
     expect(when(kept(house))).toEqual(before)
+  })
+
+  it('tells V8 the same, however it comes about', async () => {
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
+    const told = scripts.start.match(/--\S+/g)
+    expect(told).toContain('--no-allocation-site-pretenuring')
+    const bin = join(root, 'src', 'sessile.mjs')
+    expect(readFileSync(bin, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
+    expect(await said(spawn(bin, ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
+  })
+
+  it('believes what V8 made only where V8 is told the same', async () => {
+    const house = houseApart()
+    await start(house)
+    const before = when(kept(house))
+    expect(await start(house, '--max-semi-space-size=8', '--no-allocation-site-pretenuring')).toMatch(HELP)
+    expect(when(kept(house))).not.toEqual(before)
   })
 
   it('makes it anew where it was cut, or is not what it was', async () => {
