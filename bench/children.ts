@@ -21,21 +21,37 @@ export interface Server {
 
 const LOAD = new URL('../src/load.mjs', import.meta.url)
 
+/** What V8 is told where Sessile is started. */
+const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { scripts: { start: string } }
+const FLAGS = scripts.start.match(/--\S+/g) ?? []
+
 /** Sessile in a child, on this data directory. */
-export const sessileServer = (home: string): Promise<Server> =>
-  server(LOAD, [fileURLToPath(new URL('./serve.ts', import.meta.url)), home], ['--expose-gc'])
+export async function sessileServer(home: string): Promise<Server> {
+  const opened = await server(LOAD, [fileURLToPath(new URL('./serve.ts', import.meta.url)), home], ['--expose-gc', ...FLAGS])
+  return { ...opened, key: await deviceKey(opened) }
+}
 
 export const echoServer = (): Promise<Server> => server(new URL('./echo.mjs', import.meta.url), [], [])
+
+/** Asked for from here: what Node loads and compiles for whoever fetches is no memory of the server's. */
+async function deviceKey({ port, reader }: Server): Promise<string> {
+  const made = await fetch(`http://127.0.0.1:${port}/api/v1/keys`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${reader}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ account_id: 'device-7', users: 'all' }),
+  })
+  return ((await made.json()) as { secret: string }).secret
+}
 
 async function server(file: URL, args: string[], execArgv: string[]): Promise<Server> {
   const child = fork(fileURLToPath(file), args, { execArgv })
   const waiting = new Map<number, { done: (answer: unknown) => void; failed: (error: Error) => void }>()
   let asked = 0
-  const ready = new Promise<{ port: number; key: string; reader: string }>((resolve, reject) => {
+  const ready = new Promise<{ port: number; reader: string }>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`a server ended with ${code}`)))
     child.once('message', resolve as (message: unknown) => void)
   })
-  const { port, key, reader } = await ready
+  const { port, reader } = await ready
   child.on('message', ({ id, answer, error }: { id: number; answer: unknown; error?: string }) => {
     if (error === undefined) waiting.get(id)?.done(answer)
     else waiting.get(id)?.failed(new Error(error))
@@ -51,7 +67,7 @@ async function server(file: URL, args: string[], execArgv: string[]): Promise<Se
     child.disconnect()
     await gone
   }
-  return { pid: child.pid as number, port, key, reader, ask: ask as Server['ask'], stop }
+  return { pid: child.pid as number, port, key: 'none', reader, ask: ask as Server['ask'], stop }
 }
 
 export interface Load {

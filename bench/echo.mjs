@@ -7,5 +7,5 @@ import { Hono } from 'hono'
 const app = new Hono()
 app.post('/*', async (c) => c.json(await c.req.json()))
 const server = createAdaptorServer({ fetch: app.fetch })
-server.listen(0, '127.0.0.1', () => process.send({ port: server.address().port, key: 'none' }))
+server.listen(0, '127.0.0.1', () => process.send({ port: server.address().port }))
 process.on('disconnect', () => process.exit())

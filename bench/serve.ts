@@ -64,15 +64,6 @@ async function oneSession(user_id: string, records: number, ended: boolean): Pro
   return { user_id, session_id }
 }
 
-async function deviceKey(): Promise<string> {
-  const made = await fetch(`${serving.url}/api/v1/keys`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ account_id: 'device-7', users: 'all' }),
-  })
-  return ((await made.json()) as { secret: string }).secret
-}
-
 async function open(): Promise<void> {
   serving = await serve({ config: { ...configOf(process.argv[2] as string), adminKey: KEY } })
   process.on('message', async ({ id, verb, input }: { id: number; verb: keyof typeof verbs; input: never }) => {
@@ -83,7 +74,7 @@ async function open(): Promise<void> {
     }
   })
   process.on('disconnect', () => process.exit())
-  process.send?.({ port: Number(new URL(serving.url).port), key: await deviceKey(), reader: KEY })
+  process.send?.({ port: Number(new URL(serving.url).port), reader: KEY })
 }
 
 void open()
