@@ -38,6 +38,11 @@ export const day = z.iso.date('must be a date such as 2031-05-02')
 
 export const isOpaqueId = (text: string) => OPAQUE.test(text)
 
+/** What each letter of base64url stands for; more than six bits for what is none. */
+export const SIX_BITS = new Uint8Array(256).fill(64)
+for (const [i, c] of [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'].entries())
+  SIX_BITS[c.charCodeAt(0)] = i
+
 /** Where new ids and the time come from; tests and simulations put their own in its place. */
 export interface Source {
   now: () => number

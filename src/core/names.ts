@@ -2,6 +2,7 @@
 // enough of them for a run in the views' database; the journal holds their records till then.
 
 import { bounds } from './bounds.ts'
+import { SIX_BITS } from './ids.ts'
 import type { Shelf } from './log.ts'
 import { scan } from './record.ts'
 import { KEY_BITS, type Named, namesIn, type Place, Runs } from './runs.ts'
@@ -42,10 +43,6 @@ class Filter {
     return true
   }
 }
-
-const SIX_BITS = new Uint8Array(128)
-for (const [i, c] of [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'].entries())
-  SIX_BITS[c.charCodeAt(0)] = i
 
 /** The first 52 bits of a digest in base64url. */
 function keyOf(name: string): number {

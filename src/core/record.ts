@@ -118,7 +118,44 @@ function sameText(line: Buffer, field: number | undefined): string {
   return last.text
 }
 
-const optionalOf = (line: Buffer, field: number | undefined) => (begins[field as number] === 0 ? undefined : sameText(line, field))
+const isThere = (field: number | undefined) => begins[field as number] !== 0
+
+/** A field of digits alone. */
+function numberOf(line: Buffer, field: number | undefined): number {
+  let number = 0
+  for (let i = begins[field as number] as number; i < (ends[field as number] as number); i++)
+    number = 10 * number + (line[i] as number) - ZERO
+  return number
+}
+const ZERO = 0x30
+
+/** The envelope that was walked last. An object made by a class has room within for what is not always there, and for its data. */
+class Walked implements Envelope {
+  declare record_id: string
+  declare seq: number
+  declare type: string
+  declare v: number
+  declare source: string
+  declare user_id: string
+  declare session_id?: string
+  declare performer_id: string
+  declare timestamp: string
+  declare command_id?: string
+  declare data: unknown
+
+  constructor(line: Buffer) {
+    this.record_id = textOf(line, RECORD_ID)
+    this.seq = numberOf(line, SEQ)
+    this.type = sameText(line, TYPE)
+    this.v = numberOf(line, V)
+    this.source = sameText(line, SOURCE)
+    this.user_id = sameText(line, USER_ID)
+    if (isThere(SESSION_ID)) this.session_id = sameText(line, SESSION_ID)
+    this.performer_id = sameText(line, PERFORMER_ID)
+    this.timestamp = sameText(line, TIMESTAMP)
+    if (isThere(COMMAND_ID)) this.command_id = sameText(line, COMMAND_ID)
+  }
+}
 
 export interface Scanned {
   envelope: Envelope
@@ -129,36 +166,24 @@ export interface Scanned {
 /** The envelope of a line, without parsing the data; undefined if it is not such a line. */
 export function scan(line: Buffer): Scanned | undefined {
   const data = walk(line)
-  if (data < 0) return undefined
-  const envelope = {
-    record_id: textOf(line, RECORD_ID),
-    seq: Number(textOf(line, SEQ)),
-    type: sameText(line, TYPE),
-    v: Number(textOf(line, V)),
-    source: sameText(line, SOURCE),
-    user_id: sameText(line, USER_ID),
-  } as Envelope
-  const session_id = optionalOf(line, SESSION_ID)
-  if (session_id !== undefined) envelope.session_id = session_id
-  envelope.performer_id = sameText(line, PERFORMER_ID)
-  envelope.timestamp = textOf(line, TIMESTAMP)
-  const command_id = optionalOf(line, COMMAND_ID)
-  if (command_id !== undefined) envelope.command_id = command_id
-  return { envelope, data }
+  return data < 0 ? undefined : { envelope: new Walked(line), data }
 }
 
 /** What decides whether a line is of interest: its type, and whether its request was named. */
 export function skim(line: Buffer): { type: string; command_id: string | undefined } | undefined {
-  return walk(line) < 0 ? undefined : { type: sameText(line, TYPE), command_id: optionalOf(line, COMMAND_ID) }
+  return walk(line) < 0
+    ? undefined
+    : { type: sameText(line, TYPE), command_id: isThere(COMMAND_ID) ? sameText(line, COMMAND_ID) : undefined }
 }
 
 /** Reads one line (without its newline). What is not a record is an erased one; anything else is not from the recorder. */
 export function parseLine(line: Buffer): Recorded | Erased {
-  const scanned = scan(line)
-  if (!scanned) return parseErased(line)
-  const data = parsed(line.subarray(scanned.data, line.length - SEAL_LENGTH))
-  if (data === undefined) throw new Error('not a record')
-  return Object.assign(scanned.envelope, { data })
+  const at = walk(line)
+  if (at < 0) return parseErased(line)
+  const record = new Walked(line)
+  record.data = parsed(line, at, line.length - SEAL_LENGTH)
+  if (record.data === undefined) throw new Error('not a record')
+  return record
 }
 
 function parseErased(line: Buffer): Erased {
@@ -168,9 +193,9 @@ function parseErased(line: Buffer): Erased {
 }
 
 /** The JSON of a line, or of a part of one. What the parser says of a bad one quotes it, so nobody is told. */
-export function parsed(line: Buffer): unknown {
+export function parsed(line: Buffer, from = 0, to = line.length): unknown {
   try {
-    return JSON.parse(line.toString())
+    return JSON.parse(line.toString('utf8', from, to))
   } catch {
     return undefined
   }

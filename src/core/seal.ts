@@ -9,6 +9,7 @@
 // bytes that are hashed, and because `salt` and `hash` have fixed lengths, the seal is a suffix of fixed length.
 
 import { hash } from 'node:crypto'
+import { SIX_BITS } from './ids.ts'
 import { draw } from './random.ts'
 
 const SALT_FIELD = ',"salt":"'
@@ -44,10 +45,13 @@ let room = Buffer.allocUnsafeSlow(64 * 1024)
 let beginnings: (Buffer | undefined)[] = []
 const MOST_KEPT = 4096
 
-function makeRoom(length: number): void {
-  if (room.length >= length) return
-  room = Buffer.allocUnsafeSlow(length)
-  beginnings = []
+/** Puts a line behind the place of its salt. All of it, where its content would do: copying a part makes a view of that first. */
+function putSalted(line: Buffer): void {
+  if (room.length < SALT + line.length) {
+    room = Buffer.allocUnsafeSlow(SALT + line.length)
+    beginnings = []
+  }
+  line.copy(room, SALT)
 }
 
 /** The first so many bytes of the room. Most lines are short, and many have the same length: each view is made once. */
@@ -70,9 +74,8 @@ export function putUnsealed(content: string, length: number, into: Buffer, at: n
 /** Seals such a line where it lies, to the hash of the line before it; returns its own. */
 export function sealIn(line: Buffer, previous: string): string {
   const at = line.length - 1 - SEAL_LENGTH
-  makeRoom(SALT + at)
+  putSalted(line)
   draw(room)
-  line.copy(room, SALT, 0, at)
   const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
   line.write(`${SALT_FIELD}${room.toString('base64url', 0, SALT)}${HASH_FIELD}${next}"}\n`, at, 'latin1')
   return next
@@ -112,25 +115,47 @@ export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false;
 export function check(previous: string, line: Buffer): Checked {
   const at = line.length - SEAL_LENGTH
   if (at <= 0 || !stands(SALT_BYTES, line, at)) return checkErased(previous, line)
+  putSalted(line)
   const saltAt = at + SALT_FIELD.length
-  const saltText = line.toString('latin1', saltAt, saltAt + SALT_TEXT)
-  makeRoom(SALT + at)
-  room.write(saltText, 0, SALT, 'base64url')
-  line.copy(room, SALT, 0, at)
+  const salted = readSalt(line, saltAt)
   const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
-  const hashText = hashIn(line)
-  // Decoding forgives stray bits in the last character; printing the salt again does not.
   if (
-    hashText === next &&
-    room.toString('base64url', 0, SALT) === saltText &&
+    salted &&
+    says(next, line, line.length - END_BYTES.length - HASH_LENGTH) &&
     stands(HASH_BYTES, line, saltAt + SALT_TEXT) &&
     stands(END_BYTES, line, line.length - END_BYTES.length)
   )
     return { ok: true, hash: next, erased: false }
   const suffix = line.toString('latin1', at)
-  const printed = `${SALT_FIELD}${reprint(saltText)}${HASH_FIELD}${reprint(hashText)}"}`
+  const saltText = line.toString('latin1', saltAt, saltAt + SALT_TEXT)
+  const printed = `${SALT_FIELD}${reprint(saltText)}${HASH_FIELD}${reprint(hashIn(line))}"}`
   const follows = 'the hash does not follow from the line and the one before it'
   return { ok: false, why: printed === suffix && reprint(saltText) === saltText ? follows : 'the seal is malformed' }
+}
+
+/** Puts the salt that is printed here before what it belongs to; false where it is not what we would have printed. */
+function readSalt(line: Buffer, from: number): boolean {
+  let [bits, wrong, to] = [0, 0, 0]
+  for (let i = 0; i < SALT_TEXT; i++) {
+    const six = SIX_BITS[line[from + i] as number] as number
+    wrong |= six & 64
+    bits = (bits << 6) | (six & 63)
+    // Every four letters are three bytes, and of the last two one: the bits that are left of these are zeros.
+    if (i % 4 === 3) {
+      room[to++] = bits >>> 16
+      room[to++] = bits >>> 8
+      room[to++] = bits
+      bits = 0
+    }
+  }
+  room[to] = bits >>> 4
+  return wrong === 0 && (bits & 15) === 0
+}
+
+/** Does this text of one byte for each letter stand here? */
+function says(text: string, line: Buffer, at: number): boolean {
+  for (let i = 0; i < text.length; i++) if (line[at + i] !== text.charCodeAt(i)) return false
+  return true
 }
 
 /**
