@@ -51,9 +51,12 @@ describe('a start', () => {
   })
 
   it('tells V8 the same, however it comes about', async () => {
-    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      scripts: { start: string; bench: string }
+    }
     const told = scripts.start.match(/--\S+/g)
     expect(told).toContain('--no-allocation-site-pretenuring')
+    expect(scripts.bench).toContain(`node ${told?.join(' ')} src/load.mjs bench/run.ts`)
     const bin = join(root, 'src', 'sessile.mjs')
     expect(readFileSync(bin, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
     expect(await said(spawn(bin, ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
