@@ -353,6 +353,27 @@ describe('verify', () => {
       }
     }
   })
+
+  it('finds a letter of a salt that is none, or is read by some as the one that stood there', () => {
+    for (const [letter, others] of [
+      ['A', '*+/=. \u0000'],
+      ['-', '+'],
+      ['_', '/'],
+    ] as const) {
+      let [text, salt, at] = ['', '', -1]
+      while (at < 0) {
+        text = (linesOf([{ a: 1 }])[0] as Buffer).toString()
+        salt = /(?<="salt":")[\w-]{22}/.exec(text)?.[0] as string
+        at = salt.slice(0, -1).indexOf(letter)
+      }
+      for (const other of others) {
+        const spelled = salt.slice(0, at) + other + salt.slice(at + 1)
+        const line = Buffer.from(text.replace(salt, () => spelled))
+        expect(check(genesis(LOG), without(line))).toEqual({ ok: false, why: 'the seal is malformed' })
+        expect(firstBad([line])).toBe(1)
+      }
+    }
+  })
 })
 
 describe('an erased line', () => {
