@@ -46,18 +46,19 @@ export class Routes {
   readonly take: Listener = (incoming, outgoing) => {
     const found = this.#plainly(incoming)
     if (found) this.#answerAt(found, { incoming, outgoing })
-    else {
-      this.#reader().then(
-        (read) => read(incoming, outgoing),
-        (error: unknown) => this.#frame.lose(outgoing, error),
-      )
-    }
+    else void this.#readOtherwise(incoming, outgoing)
   }
 
-  #reader(): Promise<Listener> {
-    const ways = { answer: this.#app.fetch, unrouted: (error: unknown) => this.#frame.unrouted(error) }
-    this.#otherwise ??= import('./otherwise.ts').then(({ listenerOf }) => listenerOf(ways))
-    return this.#otherwise
+  async #readOtherwise(...[incoming, outgoing]: Parameters<Listener>): Promise<void> {
+    try {
+      this.#otherwise ??= import('./otherwise.ts').then(({ listenerOf }) =>
+        listenerOf({ answer: this.#app.fetch, unrouted: (error) => this.#frame.unrouted(error) }),
+      )
+      const read = await this.#otherwise
+      read(incoming, outgoing)
+    } catch (error) {
+      this.#frame.lose(outgoing, error)
+    }
   }
 
   /** Takes a request that came whole; false where it leads to no place that answers in one piece. */
