@@ -121,14 +121,14 @@ export class Frame {
     logger.info(line, 'request')
   }
 
-  /** The head of an answer: names and values in turn. */
+  /** The head of an answer, names and values in turn; without what is always said, where it has no headers of its own. */
   #headOf({ id, incoming, standing, trace }: Asked, { type, headers, cookies, reason }: Given): string[] {
-    const { always, lines } = this.headers
-    // Its own word on what a page may do stands in the place of what is always said.
-    const head = headers ? Object.entries({ ...always, ...headers }).flat() : lines.slice()
+    const head: string[] = []
     const add = (more: Readonly<Record<string, string>> | undefined) => {
       for (const name in more) head.push(name, more[name] as string)
     }
+    // Its own word on what a page may do stands in the place of what is always said.
+    if (headers) add({ ...this.headers.always, ...headers })
     head.push('x-request-id', id)
     if (type !== undefined) head.push('content-type', type)
     add(this.headers.shared(incoming.headers))
@@ -144,20 +144,20 @@ export class Frame {
   /** Sends an answer: whole, piece by piece as it is taken, or for as long as it lasts. */
   #give(asked: Asked, given: Given): void {
     const { hold, incoming, outgoing } = asked
-    const { status, body, still } = given
+    const { body, still } = given
     const head = this.#headOf(asked, given)
     if (typeof body === 'string' || body instanceof Uint8Array) {
       const kept = this.#untilTaken(asked, body.length)
       const bytes = Buffer.byteLength(body)
       head.push('content-length', String(bytes))
       // What has a byte for each letter need not be looked through for others once more.
-      outgoing.writeHead(status, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
+      this.#begin(outgoing, given, head).end(body, bytes === body.length ? 'latin1' : 'utf8')
       // Node ends what it waits for by itself.
       if (!kept && outgoing instanceof Wire && waits(outgoing)) this.#cutOffIdle(outgoing)
       return
     }
     if (outgoing instanceof Wire) throw new Error(`${asked.route} answers in pieces where it should not`)
-    outgoing.writeHead(status, head)
+    this.#begin(outgoing, given, head)
     if (typeof body === 'function' || incoming.method === 'HEAD') hold.keep(0)
     if (incoming.method === 'HEAD') {
       // Nobody will read it: what has begun must be let go.
@@ -168,6 +168,13 @@ export class Frame {
       this.#cutOffIdle(outgoing)
       void pour(outgoing, body, { hold, still, broke: (error) => this.note(asked, error) })
     }
+  }
+
+  #begin<O extends Outgoing>(outgoing: O, { status, headers }: Given, head: string[]): O {
+    const { text, lines } = this.headers
+    if (outgoing instanceof Wire) outgoing.writeHead(status, headers ? '' : text, head)
+    else outgoing.writeHead(status, headers ? head : [...lines, ...head])
+    return outgoing
   }
 
   /** Who asks too often is told of once a minute: nobody fills the trail by being refused. */

@@ -3,6 +3,7 @@
 
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
+import { assert } from '../core/errors.ts'
 import { nobody } from '../core/policy.ts'
 import type { Trace } from '../core/trail.ts'
 
@@ -43,11 +44,14 @@ export class AnswerHeaders {
   readonly always: Lines
   /** The same, names and values in turn. */
   readonly lines: readonly string[]
+  /** The same, as it is sent. */
+  readonly text: string
   readonly #shared: ReadonlyMap<string, Lines>
 
   constructor({ secure, origins }: Omit<Reached, 'url'>) {
     this.always = { ...ALWAYS, ...(secure ? TRANSPORT : {}), ...(origins.length > 0 ? { vary: 'Origin' } : {}) }
     this.lines = Object.entries(this.always).flat()
+    this.text = linesOf(this.lines)
     this.#shared = new Map(origins.map((origin) => [origin, sharedWith(origin)]))
   }
 
@@ -65,6 +69,20 @@ export class AnswerHeaders {
       'access-control-max-age': PREFLIGHT_LASTS,
     }
   }
+}
+
+/** What would end a header, or is none of ASCII. Nothing that is said in one comes from a caller as it is; Node would look, too. */
+const UNFIT = /[^\t -~]/
+
+/** Headers as they are sent, of names and values in turn. */
+export function linesOf(head: readonly string[]): string {
+  let text = ''
+  for (let i = 0; i < head.length; i += 2) {
+    const value = head[i + 1] as string
+    assert(!UNFIT.test(value), 'a header holds what no header may')
+    text += `${head[i]}: ${value}\r\n`
+  }
+  return text
 }
 
 const sharedWith = (origin: string): Lines => ({

@@ -5,7 +5,7 @@
 import { EventEmitter } from 'node:events'
 import { type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { assert } from '../core/errors.ts'
+import { linesOf } from './headers.ts'
 import { Looking } from './looking.ts'
 import { type Head, headOf, WholeRequest } from './whole.ts'
 
@@ -22,9 +22,6 @@ const FIRST_MS = 1000
 const MOST_BYTES = 16 * 1024
 const MOST_PIECES = 8
 
-/** What would end a header, or is none of ASCII. Nothing that is said in one comes from a caller as it is; Node would look, too. */
-const UNFIT = /[^\t -~]/
-
 const NOTHING = Buffer.alloc(0)
 /** What Node says where a connection ends within a request. */
 const BROKEN_OFF = Object.assign(new Error('It broke off.'), { code: 'HPE_INVALID_EOF_STATE' })
@@ -35,6 +32,7 @@ export class Wires {
   readonly #all = new Set<Wire>()
   readonly #nodes: (this: Server, socket: Socket) => void
   readonly #looking = new Looking((now, busy) => this.#look(now, busy))
+  #now = { second: 0, date: '', kept: '' }
 
   constructor(server: Server, take: Take) {
     this.server = server
@@ -55,6 +53,17 @@ export class Wires {
     if (bytes.length > 0) socket.unshift(bytes)
     this.#nodes.call(this.server, socket)
     socket.resume()
+  }
+
+  /** How the head of an answer ends: the time, and whether the connection is kept. */
+  ending(closes: boolean): string {
+    const second = Math.floor(Date.now() / 1000)
+    if (second !== this.#now.second) {
+      const date = `Date: ${new Date(second * 1000).toUTCString()}\r\n`
+      const kept = `${date}Connection: keep-alive\r\nKeep-Alive: timeout=${this.server.keepAliveTimeout / 1000}\r\n\r\n`
+      this.#now = { second, date: `${date}\r\n`, kept }
+    }
+    return closes ? this.#now.date : this.#now.kept
   }
 
   left(wire: Wire): void {
@@ -167,16 +176,10 @@ export class Wire extends EventEmitter {
     this.#all.handOver(this, bytes)
   }
 
-  writeHead(status: number, head: readonly string[]): this {
-    let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`
-    for (let i = 0; i < head.length; i += 2) {
-      const [name, value] = [head[i] as string, head[i + 1] as string]
-      assert(!UNFIT.test(value), 'a header holds what no header may')
-      if (name === 'connection') this.#closes = true
-      text += `${name}: ${value}\r\n`
-    }
-    const kept = this.#closes ? '' : `Connection: keep-alive\r\nKeep-Alive: timeout=${this.#all.server.keepAliveTimeout / 1000}\r\n`
-    this.#text = `${text}Date: ${date()}\r\n${kept}\r\n`
+  /** `said`: headers as they are sent, before these. */
+  writeHead(status: number, said: string, head: readonly string[]): this {
+    for (let i = 0; i < head.length; i += 2) if (head[i] === 'connection') this.#closes = true
+    this.#text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${said}${linesOf(head)}${this.#all.ending(this.#closes)}`
     return this
   }
 
@@ -242,13 +245,4 @@ export class Wire extends EventEmitter {
       if (idle > FIRST_MS) this.#leave(NOTHING)
     } else if (idle > this.#all.server.keepAliveTimeout) this.destroy()
   }
-}
-
-let [second, said] = [0, '']
-
-/** The time, as answers tell it. */
-function date(): string {
-  const now = Math.floor(Date.now() / 1000)
-  if (now !== second) [second, said] = [now, new Date(now * 1000).toUTCString()]
-  return said
 }
