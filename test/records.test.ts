@@ -37,6 +37,39 @@ describe('records.append', () => {
     expect((await admin.append(body.session_id, [said('three')])).body).toHaveLength(1)
   })
 
+  it.each([
+    '{}',
+    '{"text":"and \\",\\"data\\":{ more","é":"ü"}',
+    '{"seq":99,"session_id":"sess_other","record_id":"mine","hash":"mine"}',
+    '{"command_id":"mine","data":{"data":{}},"1":"one","":",\\"data\\":{"}',
+    '{"__proto__":{"seq":1},"timestamp":"never"}',
+    '{"__proto__":{"seq":1},"toString":null}',
+  ])('answers the fields of %s beside those of the record, which they cannot pose as', async (data) => {
+    const { admin, sessile, home } = await run()
+    const { body } = await admin.start()
+    const one = `{"type":"x.acme.posing","source":"acme","user_id":"ada","performer_id":"device-7","data":${data}}`
+    const send = async (text: string, headers: Record<string, string>) => {
+      const at = `/api/v1/sessions/${body.session_id}/records`
+      const sent = await admin.raw('POST', at, { body: text, headers: { 'content-type': 'application/json', ...headers } })
+      expect(sent.status).toBe(201)
+      return sent.text()
+    }
+    const [single, many] = [await send(one, {}), await send(`[${one},${one}]`, { 'idempotency-key': 'posing' })]
+    expect(await send(`[${one},${one}]`, { 'idempotency-key': 'posing' })).toBe(many)
+
+    sessile.log.settle()
+    const recorded = linesIn(sessionFile(home, body.session_id)).slice(1)
+    const told = [JSON.parse(single), ...JSON.parse(many)]
+    expect(recorded).toHaveLength(3)
+    for (const [i, { data: fields, command_id: _, salt, hash, ...envelope }] of recorded.entries()) {
+      expect(Object.keys(told[i]).sort()).toEqual([...new Set([...Object.keys(fields), ...Object.keys(envelope)])].sort())
+      for (const name of Object.keys(told[i])) {
+        const from = Object.hasOwn(envelope, name) ? envelope : fields
+        expect(Object.getOwnPropertyDescriptor(told[i], name)?.value).toEqual(Object.getOwnPropertyDescriptor(from, name)?.value)
+      }
+    }
+  })
+
   it('refuses an array whole where one of it does not fit, and says which', async () => {
     const running = await run()
     const { body } = await running.admin.start()

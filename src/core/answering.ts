@@ -1,23 +1,25 @@
 // Answering: what callers are told once their batch is durable, and how a retry gets the first answer again.
 
-import type { Waiting } from './deciding.ts'
+import { tellsTexts, type Waiting } from './deciding.ts'
 import { Refusal } from './errors.ts'
 import type { Events } from './event.ts'
 import type { Shelf } from './log.ts'
 import type { Remembered } from './names.ts'
 import { nobody } from './policy.ts'
-import { isErased, parseLine, type Recorded } from './record.ts'
+import { contentOf, flat, flatText, isErased, parseLine, type Recorded } from './record.ts'
+import { unnumbered } from './sight.ts'
 import { placeAt, soundLines } from './sound.ts'
 
 /** Makes the answer while what was recorded is being synced: then nothing else of the command has to be kept till it can be given. */
 export function prepare(waiting: Waiting): void {
   if (waiting.refusal !== undefined || waiting.before || waiting.told) return
   try {
-    waiting.told = { is: told(waiting, waiting.records) }
+    waiting.told = { is: told(waiting, waiting.records, waiting.texts) }
   } catch (error) {
     waiting.refusal = error
   }
   waiting.records = NONE
+  waiting.texts = NO_TEXTS
   waiting.request = OVER
 }
 
@@ -28,7 +30,9 @@ export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
   else if (!before) done(waiting.told?.is)
   else {
     try {
-      done(told(waiting, recall(before, command_id, shelf, events)))
+      const records = recall(before, command_id, shelf, events)
+      const texts = tellsTexts(waiting) ? records.map((record) => flatText(record, contentOf(record))) : NO_TEXTS
+      done(told(waiting, records, texts))
     } catch (error) {
       failed(error)
     }
@@ -36,14 +40,19 @@ export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
 }
 
 const NONE: Recorded[] = []
+const NO_TEXTS: string[] = []
 const OVER: Waiting['request'] = { input: undefined, body: undefined, caller: nobody }
 
-function told({ command, request: { input, tell = asItIs }, revealed }: Waiting, records: Recorded[]): unknown {
-  const answer = command.answer(records, input)
-  return tell(revealed ? { ...(answer as object), ...revealed } : answer)
+function told({ command, request, revealed }: Waiting, records: Recorded[], texts: readonly string[]): unknown {
+  const { input, asText, unnumbered: hides } = request
+  const at = command.tells(records, input)
+  if (texts.length > 0 && !revealed) return at === undefined ? `[${texts.join(',')}]` : texts[at]
+  const recorded = () => (at === undefined ? records.map(flat) : flat(records[at] as Recorded))
+  const answer = command.answer ? command.answer(records, input) : recorded()
+  const whole = revealed ? { ...(answer as object), ...revealed } : answer
+  const shown = hides ? unnumbered(whole) : whole
+  return asText ? JSON.stringify(shown) : shown
 }
-
-const asItIs = (answer: unknown) => answer
 
 /** The records of the first request of this name: in each log they stand side by side. */
 function recall(places: readonly Remembered[], command_id: string | undefined, shelf: Shelf, events: Events): Recorded[] {

@@ -5,7 +5,7 @@ import type { z } from 'zod'
 import type { Refusal, RefusalKind } from './errors.ts'
 import type { Draft, EventType } from './event.ts'
 import type { Action, Caller } from './policy.ts'
-import { flat, type Recorded } from './record.ts'
+import type { Recorded } from './record.ts'
 import type { Settings } from './settings.ts'
 import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
@@ -95,8 +95,10 @@ export interface Command<I = unknown> {
   /** What takes time or needs secrets, done before the recorder's turn; what it finds is judged by `decide`. */
   prepare?(on: Preparing<I, string>): Promise<unknown>
   decide(on: Decision<I, string>): Draft[]
-  /** A pure function of what was recorded, so that a retry gets the same answer after a restart or a rebuild. */
-  answer(records: Recorded[], input: I): unknown
+  /** Which of its records is the answer, flat, by its place; all of them, where it names none. */
+  tells(records: Recorded[], input: I): number | undefined
+  /** An answer that is no record. As the other a pure function of what was recorded: a retry gets the same after a restart or a rebuild. */
+  answer?(records: Recorded[], input: I): unknown
 }
 
 interface Declared<I, R extends Refuses, P> {
@@ -119,7 +121,8 @@ interface Declared<I, R extends Refuses, P> {
   place?: Command<I>['place']
   prepare?: (on: Preparing<I, keyof R & string>) => Promise<P>
   decide: (on: Decision<I, keyof R & string, P>) => Draft[]
-  answer?: Command<I>['answer']
+  tells?: Command<I>['tells']
+  answer?: NonNullable<Command<I>['answer']>
 }
 
 export function command<I, const R extends Refuses = Record<never, RefusalKind>, P = undefined>(
@@ -138,7 +141,7 @@ export function command<I, const R extends Refuses = Record<never, RefusalKind>,
       const { performer_id } = input as { performer_id?: string }
       return performer_id === undefined ? [] : [performer_id]
     },
-    answer: (records) => flat(records[0] as Recorded),
+    tells: () => 0,
     ...declared,
     ...(declared.prepare ? { prepare: declared.prepare as NonNullable<Command<I>['prepare']> } : {}),
     decide: declared.decide as Command<I>['decide'],

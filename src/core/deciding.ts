@@ -13,7 +13,7 @@ import { auditLog, type Line, type Log, type Report, saysWhoMay } from './log.ts
 import { rawMedia } from './media.ts'
 import { partsOf, type Remembered } from './names.ts'
 import type { Caller } from './policy.ts'
-import { contentOf, LARGEST_LINE, type Recorded } from './record.ts'
+import { contentOf, flatText, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { sealedLength } from './seal.ts'
 import type { Settings } from './settings.ts'
@@ -32,8 +32,10 @@ export interface Request {
   /** The caller's own name for this request (`Idempotency-Key`). */
   key?: string | undefined
   trace?: Trace | undefined
-  /** What becomes of the answer before it is given. */
-  tell?: ((answer: unknown) => unknown) | undefined
+  /** Is the answer wanted as JSON? */
+  asText?: boolean | undefined
+  /** Does the caller know records by numbers of their own? */
+  unnumbered?: boolean | undefined
 }
 
 export interface Waiting {
@@ -42,6 +44,8 @@ export interface Waiting {
   done: (answer: unknown) => void
   failed: (error: unknown) => void
   records: Recorded[]
+  /** The same as texts, where the answer is made of those. */
+  texts: string[]
   /** What its records will be known by, where the caller named it. */
   command_id: string | undefined
   revealed: Record<string, unknown> | undefined
@@ -63,12 +67,16 @@ export const waitingFor = (
   done,
   failed,
   records: [],
+  texts: [],
   command_id: undefined,
   revealed: undefined,
   before: undefined,
   refusal: undefined,
   told: undefined,
 })
+
+/** Is what it is told made of the very texts that are recorded? */
+export const tellsTexts = ({ command, request }: Waiting) => request.asText && !request.unnumbered && !command.answer
 
 /** What deciding needs to know and to draw from. */
 export interface Grounds {
@@ -176,6 +184,7 @@ export class Deciding {
       this.heads.undo(heads)
       this.latest = latest
       waiting.records = []
+      waiting.texts = []
       waiting.refusal = placed(error, waiting.command, waiting.request.body)
     }
   }
@@ -250,6 +259,7 @@ export class Deciding {
     lines.push(line)
     if (saysWhoMay(log)) this.rulings++
     waiting.records.push(record)
+    if (tellsTexts(waiting)) waiting.texts.push(flatText(record, content))
   }
 
   /** The log that a draft goes to. The trail takes the next part of its day where one is damaged. */

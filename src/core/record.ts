@@ -229,3 +229,17 @@ export function flat({
   }
   return told
 }
+
+/** What no field of the data can pose as. */
+const TOLD = new Set(['record_id', 'seq', 'type', 'v', 'source', 'user_id', 'session_id', 'performer_id', 'timestamp'])
+const DATA = ',"data":{'
+
+/** The same as JSON, cut from its line up to the seal: what has been printed need not be once more. */
+export function flatText(record: Recorded, content: string): string {
+  for (const name in record.data as object) if (TOLD.has(name)) return JSON.stringify(flat(record))
+  // Nothing in an envelope needs quoting: the first of this is its own.
+  const at = content.indexOf(DATA)
+  const end = record.command_id === undefined ? at : content.lastIndexOf(',', at - 1)
+  const fields = content.slice(at + DATA.length)
+  return `${content.slice(0, end)}${fields === '}' ? '' : ','}${fields}`
+}

@@ -14,7 +14,7 @@ import { Listed, type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
-import { hides, type Passed, type Sight, type Stand, seen, unnumbered } from './sight.ts'
+import { hides, type Passed, type Sight, type Stand, seen } from './sight.ts'
 import { beginningOf, type Place, placeAt, soundLines } from './sound.ts'
 import { type Standing, standing } from './standing.ts'
 import { isSqlite } from './tables.ts'
@@ -35,8 +35,8 @@ export interface Asking {
   carried?: Preparing<unknown, string>['carried']
   /** Counts a try to prove who one is, under this name, or refuses it. */
   tried?: ((name: string) => void) | undefined
-  /** What becomes of the answer before it is given: a text, say, which is made at leisure. */
-  tell?: ((answer: unknown) => unknown) | undefined
+  /** Is the answer wanted as JSON, which is made at leisure? */
+  asText?: boolean | undefined
   /** What the trail is told of this request where it is refused; nothing, of what Sessile asks of itself. */
   trace?: Trace | undefined
 }
@@ -72,7 +72,7 @@ export class Sessile {
   }
 
   #perform(command: Command, asking: Asking): Promise<unknown> {
-    const { body, path = NO_PATH, caller, key, trace, tell } = asking
+    const { body, path = NO_PATH, caller, key, trace, asText } = asking
     try {
       demandFactor(caller, command.may)
       if (key !== undefined && !command.named) throw nameless()
@@ -83,11 +83,11 @@ export class Sessile {
       for (const performer of command.who(input)) permitPerformer(caller, performer)
       if (command.tries) asking.tried?.(command.tries(input, caller))
       if (!command.prepare) {
-        const told = seesNumbers(caller, users) ? tell : unnumberedBy(tell)
-        return this.recorder.submit(command, { input, body, caller, key, trace, tell: told })
+        const unnumbered = !seesNumbers(caller, users)
+        return this.recorder.submit(command, { input, body, caller, key, trace, asText, unnumbered })
       }
       return this.#prepare(command, input, asking).then(
-        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared, tell }),
+        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared, asText }),
         (error) => Promise.reject(placed(this.#told(error), command, body)),
       )
     } catch (error) {
@@ -304,11 +304,6 @@ const nameless = () =>
 /** Whoever reads these users' records in numbers of their own is told no number of the log: it would tell of what is left out. */
 const seesNumbers = (caller: Caller, users: readonly string[]) =>
   permits(caller, 'read notes', users) || !permits(caller, 'read', users)
-
-const unnumberedBy =
-  (tell: Asking['tell'] = (answer) => answer) =>
-  (answer: unknown) =>
-    tell(unnumbered(answer))
 
 const NO_PATH: Record<string, string> = {}
 const unheld = () => {}

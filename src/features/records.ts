@@ -8,7 +8,7 @@ import type { Feature } from '../core/feature.ts'
 import { opaqueId, sha256 } from '../core/ids.ts'
 import { sessionLog } from '../core/log.ts'
 import { query, whole } from '../core/query.ts'
-import { flat, isErased, type Recorded } from '../core/record.ts'
+import { isErased } from '../core/record.ts'
 import { ownSession, shownSession } from './sessions.ts'
 
 const MOST_AT_ONCE = 1000
@@ -110,7 +110,7 @@ const append = command({
       return { event: known, type, source, owner: { user_id, session_id, performer_id }, data }
     })
   },
-  answer: (records, input) => (input.many ? records.map(flat) : flat(records[0] as Recorded)),
+  tells: (_, { many }) => (many ? undefined : 0),
 })
 
 const after = whole(0, Number.MAX_SAFE_INTEGER).default(0).describe('only records whose seq is higher')

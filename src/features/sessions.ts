@@ -9,7 +9,6 @@ import type { Chore, Feature } from '../core/feature.ts'
 import { opaqueId, sessionId } from '../core/ids.ts'
 import { isSessionLog, lastName, sessionLog } from '../core/log.ts'
 import { type Asked, query } from '../core/query.ts'
-import { flat, type Recorded } from '../core/record.ts'
 import { type Readable, type Row, view } from '../core/view.ts'
 import { attributeNames, attributeSchemas, attributes, foreignTo, kind, kindNames, limitsOf, rulesOf } from './kinds.ts'
 import { flagged } from './transcripts.ts'
@@ -261,7 +260,7 @@ const start = command({
     const owner = { user_id, performer_id, session_id: `sess_${ulid()}` }
     return [...(lost ? [giveUp(user_id, active.session_id)] : []), started(owner, { kind, session_number, ...defaults, ...given })]
   },
-  answer: (records) => flat(records.find(({ type }) => type === started.type) as Recorded),
+  tells: (records) => records.findIndex(({ type }) => type === started.type),
 })
 
 const end = command({

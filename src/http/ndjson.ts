@@ -52,7 +52,7 @@ export async function* answerLines(
         body: parseJson(line),
         key,
         trace,
-        tell: JSON.stringify,
+        asText: true,
       })) as string
     } catch (refused) {
       const { error, last } = await traced(trace, refused)

@@ -258,9 +258,18 @@ export class Door {
     const status = command.makes ? success.made : success.done
     const carried = command.carries ? this.#parts.identify.carriedBy(incoming) : undefined
     // What is asked is held by nobody once it has been decided: thousands may wait for the same sync.
-    const tell = command.carries ? undefined : JSON.stringify
+    const asText = !command.carries
     const { body, caller: now } = await this.#read(asked, command, caller)
-    const performed = this.#sessile.perform(command, { body, path, caller: now, key, carried, tried: attempt?.under, trace, tell })
+    const performed = this.#sessile.perform(command, {
+      body,
+      path,
+      caller: now,
+      key,
+      carried,
+      tried: attempt?.under,
+      trace,
+      asText,
+    })
     const answer = await (attempt ? attempt.of(performed) : performed)
     if (!command.carries) return { status, type: JSON_TYPE, body: answer as string }
     const { told, cookies } = this.#parts.identify.carry(answer)
