@@ -1,14 +1,13 @@
 // Answering: what callers are told once their batch is durable, and how a retry gets the first answer again.
 
-import { tellsTexts, type Waiting } from './deciding.ts'
 import { Refusal } from './errors.ts'
 import type { Events } from './event.ts'
 import type { Shelf } from './log.ts'
 import type { Remembered } from './names.ts'
-import { nobody } from './policy.ts'
 import { contentOf, flat, flatText, isErased, parseLine, type Recorded } from './record.ts'
 import { unnumbered } from './sight.ts'
 import { placeAt, soundLines } from './sound.ts'
+import type { Asked, Waiting } from './waiting.ts'
 
 /** Makes the answer while what was recorded is being synced: then nothing else of the command has to be kept till it can be given. */
 export function prepare(waiting: Waiting): void {
@@ -18,20 +17,18 @@ export function prepare(waiting: Waiting): void {
   } catch (error) {
     waiting.refusal = error
   }
-  waiting.records = NONE
-  waiting.texts = NO_TEXTS
-  waiting.request = OVER
+  waiting.over()
 }
 
 export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
   prepare(waiting)
   const { done, failed, command_id, before, refusal } = waiting
   if (refusal !== undefined) failed(refusal)
-  else if (!before) done(waiting.told?.is)
+  else if (!before) done(waiting.give())
   else {
     try {
       const records = recall(before, command_id, shelf, events)
-      const texts = tellsTexts(waiting) ? records.map((record) => flatText(record, contentOf(record))) : NO_TEXTS
+      const texts = waiting.tellsTexts ? records.map((record) => flatText(record, contentOf(record))) : []
       done(told(waiting, records, texts))
     } catch (error) {
       failed(error)
@@ -39,19 +36,15 @@ export function answer(waiting: Waiting, shelf: Shelf, events: Events): void {
   }
 }
 
-const NONE: Recorded[] = []
-const NO_TEXTS: string[] = []
-const OVER: Waiting['request'] = { input: undefined, body: undefined, caller: nobody }
-
-function told({ command, request, revealed }: Waiting, records: Recorded[], texts: readonly string[]): unknown {
-  const { input, asText, unnumbered: hides } = request
+function told({ command, request, asked, revealed }: Waiting, records: Recorded[], texts: readonly string[]): unknown {
+  const { input, unnumbered: hides } = asked as Asked
   const at = command.tells(records, input)
   if (texts.length > 0 && !revealed) return at === undefined ? `[${texts.join(',')}]` : texts[at]
   const recorded = () => (at === undefined ? records.map(flat) : flat(records[at] as Recorded))
   const answer = command.answer ? command.answer(records, input) : recorded()
   const whole = revealed ? { ...(answer as object), ...revealed } : answer
   const shown = hides ? unnumbered(whole) : whole
-  return asText ? JSON.stringify(shown) : shown
+  return request.asText ? JSON.stringify(shown) : shown
 }
 
 /** The records of the first request of this name: in each log they stand side by side. */

@@ -11,72 +11,18 @@ import { Heads } from './heads.ts'
 import type { Source } from './ids.ts'
 import { auditLog, type Line, type Log, type Report, saysWhoMay } from './log.ts'
 import { rawMedia } from './media.ts'
-import { partsOf, type Remembered } from './names.ts'
+import { partsOf } from './names.ts'
 import type { Caller } from './policy.ts'
 import { contentOf, flatText, LARGEST_LINE, type Recorded } from './record.ts'
 import type { Schemas } from './schemas.ts'
 import { sealedLength } from './seal.ts'
 import type { Settings } from './settings.ts'
 import { isSqlite } from './tables.ts'
-import { concern, type Trace } from './trail.ts'
+import { concern } from './trail.ts'
 import { Trailing } from './trailing.ts'
 import type { Read } from './view.ts'
 import type { Views } from './views.ts'
-
-export interface Request {
-  input: unknown
-  /** What the input was shaped from. */
-  body: unknown
-  prepared?: unknown
-  caller: Caller
-  /** The caller's own name for this request (`Idempotency-Key`). */
-  key?: string | undefined
-  trace?: Trace | undefined
-  /** Is the answer wanted as JSON? */
-  asText?: boolean | undefined
-  /** Does the caller know records by numbers of their own? */
-  unnumbered?: boolean | undefined
-}
-
-export interface Waiting {
-  command: Command
-  request: Request
-  done: (answer: unknown) => void
-  failed: (error: unknown) => void
-  records: Recorded[]
-  /** The same as texts, where the answer is made of those. */
-  texts: string[]
-  /** What its records will be known by, where the caller named it. */
-  command_id: string | undefined
-  revealed: Record<string, unknown> | undefined
-  /** Where the records of the first request with the same key stand. */
-  before: readonly Remembered[] | undefined
-  refusal: unknown
-  /** The answer, once it is made. */
-  told: { is: unknown } | undefined
-}
-
-export const waitingFor = (
-  command: Command,
-  request: Request,
-  done: (answer: unknown) => void,
-  failed: (error: unknown) => void,
-): Waiting => ({
-  command,
-  request,
-  done,
-  failed,
-  records: [],
-  texts: [],
-  command_id: undefined,
-  revealed: undefined,
-  before: undefined,
-  refusal: undefined,
-  told: undefined,
-})
-
-/** Is what it is told made of the very texts that are recorded? */
-export const tellsTexts = ({ command, request }: Waiting) => request.asText && !request.unnumbered && !command.answer
+import type { Asked, Request, Waiting } from './waiting.ts'
 
 /** What deciding needs to know and to draw from. */
 export interface Grounds {
@@ -167,6 +113,7 @@ export class Deciding {
     try {
       const drafts = this.#decide(waiting)
       if (drafts.length === 0) return
+      waiting.begin()
       this.views.savepoint('one')
       try {
         for (const draft of drafts) this.#record(draft, waiting, lines)
@@ -183,16 +130,17 @@ export class Deciding {
       lines.length = first
       this.heads.undo(heads)
       this.latest = latest
-      waiting.records = []
-      waiting.texts = []
-      waiting.refusal = placed(error, waiting.command, waiting.request.body)
+      waiting.refusal = waiting.asked ? placed(error, waiting.command, waiting.asked.body) : error
+      waiting.over()
     }
   }
 
   #decide(waiting: Waiting): Draft[] {
     const { command, request } = waiting
+    const asked = request.asks()
+    waiting.asked = asked
     if (request.key !== undefined) {
-      waiting.command_id = commandId(command, request)
+      waiting.command_id = commandId(command, request, asked)
       const { name, body } = partsOf(waiting.command_id)
       const before = this.views.names.find(name, this.#parts.log)
       if (before.some((found) => found.body !== body)) {
@@ -259,7 +207,7 @@ export class Deciding {
     lines.push(line)
     if (saysWhoMay(log)) this.rulings++
     waiting.records.push(record)
-    if (tellsTexts(waiting)) waiting.texts.push(flatText(record, content))
+    if (waiting.tellsTexts) waiting.texts.push(flatText(record, content))
   }
 
   /** The log that a draft goes to. The trail takes the next part of its day where one is damaged. */
@@ -306,7 +254,7 @@ class Choice implements Decision<unknown, string> {
     this.ours = same.ours
     this.lastAt = same.lastAt
     this.damaged = same.damaged
-    this.input = waiting.request.input
+    this.input = waiting.asked?.input
     this.prepared = waiting.request.prepared
     this.caller = waiting.request.caller
     this.read = read
@@ -337,7 +285,7 @@ class Choice implements Decision<unknown, string> {
 const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
 
 /** The same for the same caller, key and input, and for no others: `<digest of caller and key>.<digest of what was asked>`. */
-const commandId = ({ at }: Command, { caller, key, input }: Request) =>
+const commandId = ({ at }: Command, { caller, key }: Request, { input }: Asked) =>
   `${digest(`${caller.account_id}\n${key}`)}.${digest(`${at}\n${JSON.stringify(input)}`)}`
 
 /** The faults of a refusal as places in the body that the caller sent, and not in the input that was made of it. */

@@ -14,7 +14,7 @@ import { answer, prepare } from './answering.ts'
 import { Beside } from './beside.ts'
 import { bounds } from './bounds.ts'
 import type { Command } from './command.ts'
-import { Deciding, type Parts, type Request, type Waiting, waitingFor } from './deciding.ts'
+import { Deciding, type Parts } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
 import { Steps } from './steps.ts'
@@ -22,11 +22,13 @@ import { type Batch, FEW, Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
+import { type Request, Waiting } from './waiting.ts'
 import { Watchers } from './watchers.ts'
 
 const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100]
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
+const overloaded = () => new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.')
 
 export class Recorder {
   readonly #parts: Parts
@@ -80,19 +82,17 @@ export class Recorder {
           this.#deciding.views = adopt(this.#mark, this.#deciding.views)
         }),
     })
-    const answer = ({ waiting, lines }: Batch) => this.#answer(waiting, lines)
-    this.#syncing = new Syncing(parts.log, this.#queue, answer, (error, waiting) => this.#syncFailed(error, waiting))
+    const failed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)
+    this.#syncing = new Syncing(parts.log, this.#queue, (batch) => this.#answer(batch), failed)
   }
 
   /** Records what a command decides; resolves with its answer once that is durable, rejects with a refusal. */
   submit(command: Command, request: Request): Promise<unknown> {
     if (this.#stalled) return Promise.reject(this.#stalled)
     if (this.#closed) return Promise.reject(new Refusal('unavailable', 'stopping', 'Sessile is stopping.'))
-    if (this.waiting >= MOST_WAITING) {
-      return Promise.reject(new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.'))
-    }
+    if (this.waiting >= MOST_WAITING) return Promise.reject(overloaded())
     return new Promise((done, failed) => {
-      this.#queue.push(waitingFor(command, request, done, failed))
+      this.#queue.push(new Waiting(command, request, done, failed))
       this.#wake()
     })
   }
@@ -230,8 +230,8 @@ export class Recorder {
   }
 
   /** Answers everyone, and wakes whoever watches a log that grew. */
-  #answer(batch: readonly Waiting[], lines: readonly Line[]): void {
-    for (const waiting of batch) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
+  #answer({ waiting: all, lines }: Batch): void {
+    for (const waiting of all) this.#doubt ? waiting.failed(this.#doubt) : answer(waiting, this.#log, this.#parts.gathered.events)
     this.#deciding.heads.sealed(lines)
     this.beside.grew(lines)
     this.watchers.grew(lines)

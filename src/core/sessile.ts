@@ -22,11 +22,13 @@ import { concern, type Noted, type Trace } from './trail.ts'
 import { pacer, SOME_BYTES, type Some } from './turn.ts'
 import type { Vault } from './vault.ts'
 import type { Read } from './view.ts'
+import { type Asked, Unread } from './waiting.ts'
 
 /** Sessile itself, when it acts on its own. */
 export const system: Caller = { account_id: 'system', role: 'admin', users: 'all', system: true }
 
 export interface Asking {
+  /** What was sent; it may be `Unread`. */
   body?: unknown
   path?: Record<string, string>
   caller: Caller
@@ -72,26 +74,37 @@ export class Sessile {
   }
 
   #perform(command: Command, asking: Asking): Promise<unknown> {
-    const { body, path = NO_PATH, caller, key, trace, asText } = asking
+    const { body, caller, key, trace, asText } = asking
     try {
       demandFactor(caller, command.may)
       if (key !== undefined && !command.named) throw nameless()
+      if (body instanceof Unread && !command.prepare && !command.tries)
+        return this.recorder.submit(command, { asks: () => this.#read(command, asking), caller, key, trace, asText })
+      const asked = this.#read(command, asking)
+      if (command.tries) asking.tried?.(command.tries(asked.input, caller))
+      const asks = () => asked
+      if (!command.prepare) return this.recorder.submit(command, { asks, caller, key, trace, asText })
+      return this.#prepare(command, asked.input, asking).then(
+        (prepared) => this.recorder.submit(command, { asks, caller, key, trace, asText, prepared }),
+        (error) => Promise.reject(placed(this.#told(error), command, asked.body)),
+      )
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** What is asked for, where it is in order and the caller may ask for it. */
+  #read(command: Command, { body: sent, path = NO_PATH, caller, trace }: Asking): Asked {
+    const body = sent instanceof Unread ? sent.read() : sent
+    try {
       const input = check(command.input, command.shape(body, path))
       const users = command.whose(input, caller)
       if (trace) concern(trace, users)
       permit(caller, command.may, users)
       for (const performer of command.who(input)) permitPerformer(caller, performer)
-      if (command.tries) asking.tried?.(command.tries(input, caller))
-      if (!command.prepare) {
-        const unnumbered = !seesNumbers(caller, users)
-        return this.recorder.submit(command, { input, body, caller, key, trace, asText, unnumbered })
-      }
-      return this.#prepare(command, input, asking).then(
-        (prepared) => this.recorder.submit(command, { input, body, caller, key, trace, prepared, asText }),
-        (error) => Promise.reject(placed(this.#told(error), command, body)),
-      )
+      return { input, body, unnumbered: !command.prepare && !seesNumbers(caller, users) }
     } catch (error) {
-      return Promise.reject(placed(error, command, body))
+      throw placed(error, command, body)
     }
   }
 
@@ -185,7 +198,8 @@ export class Sessile {
     // Never what a concealed refusal says, but what it hides.
     const { reason } = refusal?.hides ?? refusal ?? {}
     const input: Noted = reason === undefined ? trace : { ...trace, reason }
-    const write = () => this.recorder.submit(this.gathered.trail, { input, body: undefined, caller: trace.caller })
+    const asks = () => ({ input, body: undefined })
+    const write = () => this.recorder.submit(this.gathered.trail, { asks, caller: trace.caller })
     // Views that failed meanwhile are as a rule soon back, and nothing of this was recorded.
     await write().catch((error: Error) => {
       if (this.recorder.stalled === undefined) throw error

@@ -2,8 +2,8 @@
 // batch is decided and written, so that neither the disk nor the recorder waits for the other; what was written
 // meanwhile shares the next sync. Batches are answered in the order in which they were written.
 
-import type { Waiting } from './deciding.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
+import type { Waiting } from './waiting.ts'
 
 export interface Batch {
   waiting: readonly Waiting[]
@@ -16,6 +16,8 @@ export interface Batch {
 const STEP = 0.05
 /** Whatever the disk, a slice has time for some commands: each costs a write. */
 const LEAST_MS = 0.1
+/** And it ends before all who wait are decided at once: nothing would be left to decide during their sync. Syncs can be shared. */
+const MOST_MS = 1
 /** So few wait for the sync that is under way rather than be written by themselves. */
 export const FEW = 3
 /** A sync that takes no longer keeps nobody waiting who might come meanwhile. */
@@ -47,10 +49,11 @@ export class Syncing {
 
   /**
    * For how long commands should be decided before what they made is written, in milliseconds: about as long as a sync takes.
-   * The end of a sync is seen only when a slice ends, so what was measured is up to one slice too long: half of it.
+   * The end of a sync is seen only when a slice ends, so what was measured is up to one slice too long: half of it. What takes long
+   * may be the sealing of what a long slice has made: that must make no slice longer.
    */
   get slice(): number {
-    return this.#takes / 2
+    return Math.min(MOST_MS, this.#takes / 2)
   }
 
   /** Resolves when some more is answered, or nothing is under way. */

@@ -2,8 +2,9 @@
 
 import type { IncomingMessage } from 'node:http'
 import { Refusal } from '../core/errors.ts'
+import type { Unread } from '../core/waiting.ts'
 import type { Hold } from './burden.ts'
-import { parseJson } from './json.ts'
+import { asJson } from './json.ts'
 import { Looking } from './looking.ts'
 import { Pieces } from './pieces.ts'
 import { mediaType, unsupported } from './request.ts'
@@ -15,13 +16,16 @@ const tooLarge = () => new Refusal('too-large', 'body-too-large', `A body is at 
 
 const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too long to come.')
 
-/** What is read is held by `hold`, which its owner lets go when it is done with. */
-export function readJson(incoming: IncomingMessage | WholeRequest, patience: number, hold: Hold): Promise<unknown> {
+/** The body of a request, when all of it is there: held by `hold`, which its owner lets go when it is done with. */
+export function bodyOf(incoming: IncomingMessage | WholeRequest, patience: number, hold: Hold): Unread | Promise<Unread> {
   const type = mediaType(incoming)
   if (type !== 'application/json') {
     throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
   }
-  if (incoming instanceof WholeRequest) return wholly(incoming, hold)
+  if (incoming instanceof WholeRequest) {
+    hold.take(incoming.body.length)
+    return asJson(incoming.body)
+  }
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
   return new Promise((resolve, reject) => {
     const body = new Reading(patience, hold, resolve, reject)
@@ -34,11 +38,6 @@ export function readJson(incoming: IncomingMessage | WholeRequest, patience: num
       if (!incoming.complete) brokeOff()
     })
   })
-}
-
-async function wholly({ body }: WholeRequest, hold: Hold): Promise<unknown> {
-  hold.take(body.length)
-  return parseJson(body)
 }
 
 /** Bodies that are being read, in no order. */
@@ -55,14 +54,14 @@ const looking = new Looking((now, busy) => {
 /** A body, read no further than the limit and no longer than there is patience; what comes beyond it is let go. */
 class Reading {
   until: number
-  readonly #resolve: (value: unknown) => void
+  readonly #resolve: (body: Unread) => void
   readonly #reject: (error: unknown) => void
   readonly #hold: Hold
   readonly #pieces = new Pieces()
   /** Its place among all that are being read; none when that is over. */
   #at: number
 
-  constructor(patience: number, hold: Hold, resolve: (value: unknown) => void, reject: (error: unknown) => void) {
+  constructor(patience: number, hold: Hold, resolve: (body: Unread) => void, reject: (error: unknown) => void) {
     this.until = performance.now() + patience
     this.#hold = hold
     this.#resolve = resolve
@@ -85,7 +84,7 @@ class Reading {
   end(): void {
     if (!this.#leave()) return
     try {
-      this.#resolve(parseJson(this.#pieces.take()))
+      this.#resolve(asJson(this.#pieces.take()))
     } catch (error) {
       this.#reject(error)
     }

@@ -4,6 +4,7 @@
 import { isAscii } from 'node:buffer'
 import { invalid, Refusal } from '../core/errors.ts'
 import { LARGEST_LINE } from '../core/record.ts'
+import { Unread } from '../core/waiting.ts'
 
 export const DEEPEST = 32
 /** Fields of one object, or items of one array. */
@@ -13,7 +14,17 @@ export const LONGEST_STRING = LARGEST_LINE
 
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
-export function parseJson(bytes: Uint8Array): unknown {
+/** What is shorter takes as much room before it is read as it does afterwards. */
+const SMALL = 4096
+
+/** What is read as JSON: at once, or when its turn comes. */
+export function asJson(bytes: Uint8Array): Unread {
+  if (bytes.length > SMALL) return new Unread(() => parseJson(bytes))
+  const value = parseJson(bytes)
+  return new Unread(() => value)
+}
+
+function parseJson(bytes: Uint8Array): unknown {
   const names = survey(bytes)
   const text = decode(bytes)
   let value: unknown

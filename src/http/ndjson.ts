@@ -8,7 +8,7 @@ import { LARGEST_LINE } from '../core/record.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
 import type { Burden, Hold } from './burden.ts'
 import type { Flow } from './flow.ts'
-import { parseJson } from './json.ts'
+import { asJson } from './json.ts'
 import { Pieces } from './pieces.ts'
 import { problemOf } from './problem.ts'
 
@@ -49,7 +49,7 @@ export async function* answerLines(
       return (await sessile.perform(command, {
         ...asking,
         caller,
-        body: parseJson(line),
+        body: asJson(line),
         key,
         trace,
         asText: true,

@@ -66,3 +66,15 @@ export function parametersOf(url: string): Record<string, string> {
   }
   return Object.fromEntries(given)
 }
+
+export function idempotencyKey(given: string | string[] | undefined): string | undefined {
+  if (given === undefined) return undefined
+  if (typeof given === 'string' && /^[\x21-\x7e]{1,255}$/.test(given)) return given
+  throw invalid([{ path: 'Idempotency-Key', message: 'must be 1 to 255 printable characters without spaces' }])
+}
+
+export function lastEventId(given: string | undefined): number | undefined {
+  if (given === undefined) return undefined
+  if (/^\d{1,15}$/.test(given)) return Number(given)
+  throw invalid([{ path: 'Last-Event-ID', message: 'must be the id of an event that this stream gave' }])
+}

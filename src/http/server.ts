@@ -4,13 +4,14 @@
 import { readFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import type { Command } from '../core/command.ts'
-import { invalid, Refusal } from '../core/errors.ts'
+import { Refusal } from '../core/errors.ts'
 import type { Gathered } from '../core/feature.ts'
 import { type Caller, isOpen, nobody, unproved } from '../core/policy.ts'
 import { Listed, type Query, Slice } from '../core/query.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
 import { isTelling, type Trace } from '../core/trail.ts'
-import { readJson } from './body.ts'
+import { Unread } from '../core/waiting.ts'
+import { bodyOf } from './body.ts'
 import { Burden, type Hold } from './burden.ts'
 import { atOnce, begin, type Still } from './flow.ts'
 import { Followers } from './follow.ts'
@@ -22,7 +23,7 @@ import { answerLines } from './ndjson.ts'
 import { openapi } from './openapi.ts'
 import type { Listener } from './otherwise.ts'
 import { success } from './problem.ts'
-import { checkRequest, hasBody, mediaType, parametersOf } from './request.ts'
+import { checkRequest, hasBody, idempotencyKey, lastEventId, mediaType, parametersOf } from './request.ts'
 import { Rights, Shown } from './rights.ts'
 import { Routes } from './routes.ts'
 import { listedAsJson, sliceAsJson, sliceAsLines } from './slice.ts'
@@ -76,8 +77,8 @@ export class Door {
       this.#route(`POST /operator/${name}`, OPERATE, async ({ incoming }, caller) => {
         if (!caller.operator) throw new Refusal('forbidden', 'forbidden', 'Only the owner of the files operates here.')
         // Not counted among what is held for callers: the owner looks in also where nothing more can be.
-        const body = (await readJson(incoming, parts.patience, new Burden().hold())) as Record<string, string>
-        return json(await work(this.#sessile, body))
+        const body = (await bodyOf(incoming, parts.patience, new Burden().hold())).read()
+        return json(await work(this.#sessile, body as Record<string, string>))
       })
     }
   }
@@ -224,10 +225,11 @@ export class Door {
   }
 
   /** The body of a request, and who asks now that it is there: it may have been long in coming. */
-  async #read(asked: Asked, what: Routable, caller: Caller): Promise<{ body: unknown; caller: Caller }> {
+  #body(asked: Asked, what: Routable, caller: Caller): Come | Promise<Come> {
+    const body = hasBody(asked.incoming) ? bodyOf(asked.incoming, this.#parts.patience, asked.hold) : NO_BODY
+    if (!(body instanceof Promise)) return { body, caller }
     const before = this.#rights.age
-    const body = hasBody(asked.incoming) ? await readJson(asked.incoming, this.#parts.patience, asked.hold) : {}
-    return { body, caller: this.#rights.age === before ? caller : await this.#who(asked, what) }
+    return body.then(async (body) => ({ body, caller: this.#rights.age === before ? caller : await this.#who(asked, what) }))
   }
 
   #here(): Sessile {
@@ -259,7 +261,8 @@ export class Door {
     const carried = command.carries ? this.#parts.identify.carriedBy(incoming) : undefined
     // What is asked is held by nobody once it has been decided: thousands may wait for the same sync.
     const asText = !command.carries
-    const { body, caller: now } = await this.#read(asked, command, caller)
+    const come = this.#body(asked, command, caller)
+    const { body, caller: now } = come instanceof Promise ? await come : come
     const performed = this.#sessile.perform(command, {
       body,
       path,
@@ -303,10 +306,9 @@ export class Door {
 
   async #ask(query: Query, asked: Asked, admitted: Caller): Promise<Given> {
     const { incoming, hold, path, trace } = asked
-    const { body, caller } = query.at.startsWith('POST ')
-      ? await this.#read(asked, query, admitted)
-      : { body: parametersOf(incoming.url ?? ''), caller: admitted }
-    const input = { ...(body as object), ...path }
+    const posted = query.at.startsWith('POST ') ? await this.#body(asked, query, admitted) : undefined
+    const caller = posted?.caller ?? admitted
+    const input = { ...((posted?.body.read() ?? parametersOf(incoming.url ?? '')) as object), ...path }
     const last = lastEventId(incoming.headers['last-event-id'] as string | undefined)
     const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
     if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)
@@ -364,6 +366,14 @@ function asRefusal(error: unknown): Refusal {
   throw error
 }
 
+/** A body that has come, and who asks then. */
+interface Come {
+  body: Unread
+  caller: Caller
+}
+
+const NO_BODY = new Unread(() => ({}))
+
 const NDJSON = 'application/x-ndjson'
 const JSON_TYPE = 'application/json'
 
@@ -382,16 +392,4 @@ function held(given: Given, hold: Hold): Given {
   hold.keep(0)
   hold.take((given.body as string).length)
   return given
-}
-
-function idempotencyKey(given: string | string[] | undefined): string | undefined {
-  if (given === undefined) return undefined
-  if (typeof given === 'string' && /^[\x21-\x7e]{1,255}$/.test(given)) return given
-  throw invalid([{ path: 'Idempotency-Key', message: 'must be 1 to 255 printable characters without spaces' }])
-}
-
-function lastEventId(given: string | undefined): number | undefined {
-  if (given === undefined) return undefined
-  if (/^\d{1,15}$/.test(given)) return Number(given)
-  throw invalid([{ path: 'Last-Event-ID', message: 'must be the id of an event that this stream gave' }])
 }
