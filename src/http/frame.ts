@@ -44,7 +44,7 @@ export interface Asked extends Exchange, Pick<Place, 'route' | 'door'> {
   readonly id: string
   readonly hold: Hold
   /** What its address says where the route leaves a gap. */
-  readonly path: Record<string, string>
+  readonly path: Readonly<Record<string, string>>
   /** Where it comes from. */
   readonly address: string
   /** What the trail is told of it; nothing, where the route is none of the contract. */
@@ -87,15 +87,17 @@ export class Frame {
   readonly headers: AnswerHeaders
   readonly #parts: FrameParts
   readonly #tell: Telling
+  readonly #silent: boolean
 
   constructor(parts: FrameParts, tell: Telling) {
     this.#parts = parts
     this.headers = new AnswerHeaders(parts.reached)
     this.#tell = tell
+    this.#silent = parts.logger.level === 'silent'
   }
 
   /** Answers a request, whatever becomes of it. */
-  async answer({ incoming, outgoing }: Exchange, { route, door, at, answer }: Place, path: Record<string, string>): Promise<void> {
+  async answer({ incoming, outgoing }: Exchange, { route, door, at, answer }: Place, path: Asked['path']): Promise<void> {
     const began = performance.now()
     const id = requestId(incoming.headers['x-request-id'])
     const address = this.#parts.proxies.addressOf(incoming)
@@ -114,11 +116,10 @@ export class Frame {
   }
 
   #log({ id, route, incoming }: Asked, { status, reason }: Given, ms: number): void {
-    const { logger } = this.#parts
-    if (logger.level === 'silent') return
+    if (this.#silent) return
     const trace_id = traceOf(incoming.headers.traceparent)
     const line = { request_id: id, trace_id, method: incoming.method, route, status, reason, ms: Math.round(ms * 10) / 10 }
-    logger.info(line, 'request')
+    this.#parts.logger.info(line, 'request')
   }
 
   /** The head of an answer, names and values in turn; without what is always said, where it has no headers of its own. */

@@ -11,7 +11,7 @@ import type { Wire } from './wires.ts'
 /** A place, and what an address that leads there says where its route leaves a gap. */
 interface Found {
   place: Place
-  path: Record<string, string>
+  path: Readonly<Record<string, string>>
 }
 
 type Leads = (c: Context<Bound>) => Promise<Response>
@@ -19,6 +19,8 @@ type Leads = (c: Context<Bound>) => Promise<Response>
 /** A host and an address that read the same to everybody: no escapes, nothing to resolve or to decode. */
 const PLAIN_HOST = /^[a-z0-9._-]+(?::(?:[1-5]\d{3,4}|[6-9]\d{3}))?$/
 const PLAIN_TARGET = /^\/[\w.~/-]*(?:\?[!-~]*)?$/
+/** So many addresses are remembered that were found: a device asks at the same one over and over. */
+const MOST_KNOWN = 1024
 
 export class Routes {
   readonly #frame: Frame
@@ -27,6 +29,9 @@ export class Routes {
   #otherwise: Promise<Listener> | undefined
   /** The place of each way that Hono knows. */
   readonly #places = new Map<Leads, Place>()
+  /** Where requests that came whole were led lately, by their address; and the host that they named last. */
+  readonly #known = new Map<string, Found>()
+  #host = ''
 
   /** `nowhere`: the place of an address that leads to none of ours. */
   constructor(frame: Frame, nowhere: (path: string) => Place) {
@@ -63,7 +68,7 @@ export class Routes {
 
   /** Takes a request that came whole; false where it leads to no place that answers in one piece. */
   readonly takeWhole = (incoming: WholeRequest, outgoing: Wire): boolean => {
-    const found = this.#plainly(incoming)
+    const found = this.#again(incoming)
     if (!found?.place.whole) return false
     this.#answerAt(found, { incoming, outgoing })
     return true
@@ -71,6 +76,18 @@ export class Routes {
 
   #answerAt({ place, path }: Found, exchange: Exchange): void {
     this.#frame.answer(exchange, place, path).catch((error: unknown) => this.#frame.lose(exchange.outgoing, error))
+  }
+
+  #again(incoming: WholeRequest): Found | undefined {
+    const { host = '' } = incoming.headers
+    const known = host === this.#host ? this.#known.get(incoming.url) : undefined
+    if (known) return known
+    const found = this.#plainly(incoming)
+    if (!found) return undefined
+    if (host !== this.#host || this.#known.size >= MOST_KNOWN) this.#known.clear()
+    this.#host = host
+    this.#known.set(incoming.url, found)
+    return found
   }
 
   #plainly({ method = '', url = '', headers: { host = '' } }: Incoming): Found | undefined {
