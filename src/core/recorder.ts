@@ -18,7 +18,7 @@ import { Deciding, type Parts } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
 import { Steps } from './steps.ts'
-import { type Batch, FEW, Syncing } from './syncing.ts'
+import { type Batch, Syncing } from './syncing.ts'
 import { isDamage, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
 import type { Mark, Views } from './views.ts'
@@ -93,6 +93,7 @@ export class Recorder {
     if (this.waiting >= MOST_WAITING) return Promise.reject(overloaded())
     return new Promise((done, failed) => {
       this.#queue.push(new Waiting(command, request, done, failed))
+      this.#syncing.came()
       this.#wake()
     })
   }
@@ -166,8 +167,7 @@ export class Recorder {
           this.#tend()
         }
         if (this.#queue.length > 0) this.#batch()
-        // While a sync is under way others may join the next batch, and when it ends, those who have come by then.
-        if (this.#queue.length < FEW) await this.#syncing.step
+        await this.#syncing.more
         if (this.#queue.length > 0) await turn()
       }
     } finally {

@@ -19,7 +19,7 @@ const LEAST_MS = 0.1
 /** And it ends before all who wait are decided at once: nothing would be left to decide during their sync. Syncs can be shared. */
 const MOST_MS = 1
 /** So few wait for the sync that is under way rather than be written by themselves. */
-export const FEW = 3
+const FEW = 3
 /** A sync that takes no longer keeps nobody waiting who might come meanwhile. */
 const QUICK_MS = 0.5
 
@@ -37,6 +37,7 @@ export class Syncing {
   underWay: Promise<void> | undefined
   /** Resolves when a part of that is answered. */
   #step: Promise<void> | undefined
+  #enough: (() => void) | undefined
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
 
@@ -56,9 +57,19 @@ export class Syncing {
     return Math.min(MOST_MS, this.#takes / 2)
   }
 
-  /** Resolves when some more is answered, or nothing is under way. */
-  get step(): Promise<void> | undefined {
-    return this.#step
+  /** Resolves when some more is answered, or enough have come meanwhile to be worth a write of their own: a thread that writes would have nothing to do. */
+  get more(): Promise<void> | undefined {
+    const step = this.#step
+    if (!step || this.#queue.length >= FEW) return undefined
+    return new Promise((resolve) => {
+      this.#enough = resolve
+      void step.then(resolve)
+    })
+  }
+
+  /** Somebody more waits to be decided. */
+  came(): void {
+    if (this.#queue.length >= FEW) this.#enough?.()
   }
 
   add(batch: Batch): void {
