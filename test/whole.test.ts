@@ -208,6 +208,7 @@ const odd: Record<string, Oddity> = {
   'a whole URL': first('/', 'http://x/'),
   'another address': first('/api', '/apis'),
   'a step up': first('/sessions', '/users/../sessions'),
+  'a step up where a name should be': ({ first }) => ({ first: first.replace(/sess_\w+/, '..') }),
   'an escape': first('/sessions', '/%73essions'),
   'a question': first(' HTTP', '?a=b HTTP'),
   'a fragment': first(' HTTP', '#a HTTP'),

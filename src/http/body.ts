@@ -18,13 +18,13 @@ const tooSlow = () => new Refusal('invalid', 'body-too-slow', 'The body took too
 
 /** The body of a request, when all of it is there: held by `hold`, which its owner lets go when it is done with. */
 export function bodyOf(incoming: IncomingMessage | WholeRequest, patience: number, hold: Hold): Unread | Promise<Unread> {
-  const type = mediaType(incoming)
-  if (type !== 'application/json') {
-    throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
-  }
   if (incoming instanceof WholeRequest) {
     hold.take(incoming.body.length)
     return asJson(incoming.body)
+  }
+  const type = mediaType(incoming)
+  if (type !== 'application/json') {
+    throw unsupported(`The body must be application/json${type ? `, not ${type.slice(0, 100)}` : ''}.`)
   }
   if (Number(incoming.headers['content-length'] ?? 0) > MOST_BYTES) throw tooLarge()
   return new Promise((resolve, reject) => {

@@ -6,22 +6,20 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
 /** What the door asks of a request, whoever has read it. */
-export type Incoming = Pick<IncomingMessage, 'method' | 'url' | 'headers' | 'rawHeaders' | 'socket' | 'complete'>
+export type Incoming = Pick<IncomingMessage, 'method' | 'url' | 'headers' | 'socket' | 'complete'>
 
 export class WholeRequest implements Incoming {
   readonly method = 'POST'
   readonly complete = true
   readonly url: string
   readonly headers: IncomingHttpHeaders
-  readonly rawHeaders: string[]
   readonly socket: Socket
   readonly body: Buffer
 
-  constructor(socket: Socket, { url, headers, rawHeaders }: Head, body: Buffer) {
+  constructor(socket: Socket, { url, headers }: Head, body: Buffer) {
     this.socket = socket
     this.url = url
     this.headers = headers
-    this.rawHeaders = rawHeaders
     this.body = body
   }
 }
@@ -29,7 +27,6 @@ export class WholeRequest implements Incoming {
 export interface Head {
   url: string
   headers: IncomingHttpHeaders
-  rawHeaders: string[]
   /** Where the body begins, and how long it is said to be. */
   begins: number
   length: number
@@ -38,6 +35,8 @@ export interface Head {
 const LONGEST_HEAD = 4096
 /** The request line, and lines of a name and what is said under it: no folding, no blanks but one space, ASCII alone. */
 const HEAD = /^POST (\/[!-~]*) HTTP\/1\.1\r\n((?:[A-Za-z-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)$/
+const KEPT = 'keep-alive'
+const JSON_ALONE = 'application/json'
 const JSON_TYPE = /^application\/json(?:; ?charset=utf-8)?$/i
 const LENGTH = /^(?:0|[1-9]\d{0,6})$/
 
@@ -63,19 +62,17 @@ export function headOf(bytes: Buffer): Head | undefined {
   const [, url, lines] = HEAD.exec(bytes.toString('latin1', 0, end + 2)) ?? []
   if (url === undefined || lines === undefined) return undefined
   const headers: Record<string, string> = {}
-  const rawHeaders: string[] = []
   for (let from = 0; from < lines.length; ) {
     const colon = lines.indexOf(':', from)
     const until = lines.indexOf('\r', colon)
-    const given = lines.slice(from, colon)
-    const name = known.get(given)
+    const name = known.get(lines.slice(from, colon))
     if (name === undefined || headers[name] !== undefined) return undefined
     headers[name] = lines.slice(colon + 2, until)
-    rawHeaders.push(given, headers[name])
     from = until + 2
   }
-  const { host, connection = 'keep-alive', 'content-type': type, 'content-length': length = '' } = headers
-  const plain = host !== undefined && connection.toLowerCase() === 'keep-alive' && type !== undefined && JSON_TYPE.test(type)
-  if (!plain || !LENGTH.test(length)) return undefined
-  return { url, headers, rawHeaders, begins: end + 4, length: Number(length) }
+  const { host, connection = KEPT, 'content-type': type, 'content-length': length = '' } = headers
+  const stays = connection === KEPT || connection.toLowerCase() === KEPT
+  const isJson = type === JSON_ALONE || (type !== undefined && JSON_TYPE.test(type))
+  if (host === undefined || !stays || !isJson || !LENGTH.test(length)) return undefined
+  return { url, headers, begins: end + 4, length: Number(length) }
 }
