@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
-import { makeHome } from './harness.ts'
+import { makeHome, serveApart } from './harness.ts'
 
 const root = new URL('../', import.meta.url).pathname
 
@@ -48,6 +48,22 @@ describe('a start', () => {
     const before = when(files)
     expect(await start(house)).toMatch(HELP)
     expect(when(kept(house))).toEqual(before)
+  })
+
+  it('loads what Node fetches with for odd addresses alone: it takes ten megabytes', async () => {
+    const atEnd = 'process.on("exit", () => console.error(process.moduleLoadList.join(" ")))'
+    const loadedFor = async (path: string) => {
+      const { url, admin, child, err, ended } = await serveApart(makeHome(), {
+        NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(atEnd)}`,
+      })
+      expect((await admin.start()).status).toBe(201)
+      expect((await fetch(`${url}${path}`)).status).toBe(200)
+      child.kill('SIGTERM')
+      expect(await ended).toBe(0)
+      return err()
+    }
+    expect(await loadedFor('/healthz')).not.toContain('undici')
+    expect(await loadedFor('/%68ealthz')).toContain('undici')
   })
 
   it('tells V8 the same, however it comes about', async () => {
