@@ -232,14 +232,20 @@ export function flat({
 
 /** What no field of the data can pose as. */
 const TOLD = new Set(['record_id', 'seq', 'type', 'v', 'source', 'user_id', 'session_id', 'performer_id', 'timestamp'])
-const DATA = ',"data":{'
 
 /** The same as JSON, cut from its line up to the seal: what has been printed need not be once more. */
 export function flatText(record: Recorded, content: string): string {
   for (const name in record.data as object) if (TOLD.has(name)) return JSON.stringify(flat(record))
-  // Nothing in an envelope needs quoting: the first of this is its own.
+  const { envelope, data } = cut(content)
+  return data === '{}' ? `${envelope}}` : `${envelope},${data.slice(1)}`
+}
+
+const [NAMED, DATA] = [',"command_id":', ',"data":']
+
+/** What a line has up to its seal: the envelope, but for the name of its request, and the data. */
+export function cut(content: string): { envelope: string; data: string } {
+  // Nothing in an envelope needs quoting: the first of each is its own.
   const at = content.indexOf(DATA)
-  const end = record.command_id === undefined ? at : content.lastIndexOf(',', at - 1)
-  const fields = content.slice(at + DATA.length)
-  return `${content.slice(0, end)}${fields === '}' ? '' : ','}${fields}`
+  const named = content.lastIndexOf(NAMED, at)
+  return { envelope: content.slice(0, named < 0 ? at : named), data: content.slice(at + DATA.length) }
 }

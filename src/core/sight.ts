@@ -4,7 +4,7 @@
 
 import type { Events } from './event.ts'
 import type { PlacedLine } from './log.ts'
-import { skim } from './record.ts'
+import { cut, skim } from './record.ts'
 import { SEAL_LENGTH } from './seal.ts'
 import type { Place } from './sound.ts'
 
@@ -47,11 +47,8 @@ const SEQ = /^(\{"record_id":"[0-9a-f-]{36}","seq":)\d+/
 /** A line as it is told: the very bytes; or under the number that this reader knows it by, without its seal and its request. */
 export function asTold(line: Buffer, seq: number, sight: Sight): Buffer {
   if (sight === 'whole') return line
-  const content = line.toString('utf8', 0, line.length - SEAL_LENGTH)
-  // Nothing in an envelope needs quoting: the first of each is its own.
-  const data = content.indexOf(',"data":')
-  const [envelope = ''] = content.slice(0, data).split(',"command_id":')
-  return Buffer.from(`${envelope.replace(SEQ, (_, before: string) => before + seq)}${content.slice(data)}}`)
+  const { envelope, data } = cut(line.toString('utf8', 0, line.length - SEAL_LENGTH))
+  return Buffer.from(`${envelope.replace(SEQ, (_, before: string) => before + seq)},"data":${data}}`)
 }
 
 /** What was recorded as it is told to whoever knows it by another number, or by none. */

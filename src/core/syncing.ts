@@ -37,6 +37,7 @@ export class Syncing {
   underWay: Promise<void> | undefined
   /** Resolves when a part of that is answered. */
   #step: Promise<void> | undefined
+  /** Called when enough have come. */
   #enough: (() => void) | undefined
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
@@ -57,7 +58,10 @@ export class Syncing {
     return Math.min(MOST_MS, this.#takes / 2)
   }
 
-  /** Resolves when some more is answered, or enough have come meanwhile to be worth a write of their own: a thread that writes would have nothing to do. */
+  /**
+   * Resolves when some more is answered, or enough have come meanwhile to be worth a write of their own: a thread that writes would
+   * have nothing to do.
+   */
   get more(): Promise<void> | undefined {
     const step = this.#step
     if (!step || this.#queue.length >= FEW) return undefined

@@ -1,5 +1,5 @@
-// A request to the recorder while it waits: to be decided, and then for its sync. Of what has yet to be decided nothing is held but
-// what was sent. What waited for long is old to a garbage collector, which goes over all that is old only now and then, and keeps
+// A request to the recorder while it waits: to be decided, and then for its sync. Of a long one that has yet to be decided nothing is
+// held but what was sent. What waited for long is old to a garbage collector, which goes over all that is old only now and then, and keeps
 // till then whatever that refers to: so what is made of a request when its turn comes is let go by name when it has been used.
 
 import type { Command } from './command.ts'

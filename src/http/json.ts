@@ -14,7 +14,7 @@ export const LONGEST_STRING = LARGEST_LINE
 
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
-/** What is shorter takes as much room before it is read as it does afterwards. */
+/** What is shorter takes no less room before it is read: as bytes it is a buffer of its own. */
 const SMALL = 4096
 
 /** What is read as JSON: at once, or when its turn comes. */

@@ -78,6 +78,7 @@ export class Routes {
     this.#frame.answer(exchange, place, path).catch((error: unknown) => this.#frame.lose(exchange.outgoing, error))
   }
 
+  /** Where an address leads: one that was found before is remembered. */
   #again(incoming: WholeRequest): Found | undefined {
     const { host = '' } = incoming.headers
     const known = host === this.#host ? this.#known.get(incoming.url) : undefined

@@ -35,8 +35,6 @@ export interface Head {
 const LONGEST_HEAD = 4096
 /** The request line, and lines of a name and what is said under it: no folding, no blanks but one space, ASCII alone. */
 const HEAD = /^POST (\/[!-~]*) HTTP\/1\.1\r\n((?:[A-Za-z-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)$/
-const KEPT = 'keep-alive'
-const JSON_ALONE = 'application/json'
 const JSON_TYPE = /^application\/json(?:; ?charset=utf-8)?$/i
 const LENGTH = /^(?:0|[1-9]\d{0,6})$/
 
@@ -70,9 +68,8 @@ export function headOf(bytes: Buffer): Head | undefined {
     headers[name] = lines.slice(colon + 2, until)
     from = until + 2
   }
-  const { host, connection = KEPT, 'content-type': type, 'content-length': length = '' } = headers
-  const stays = connection === KEPT || connection.toLowerCase() === KEPT
-  const isJson = type === JSON_ALONE || (type !== undefined && JSON_TYPE.test(type))
-  if (host === undefined || !stays || !isJson || !LENGTH.test(length)) return undefined
+  const { host, connection = 'keep-alive', 'content-type': type, 'content-length': length = '' } = headers
+  const plain = host !== undefined && connection.toLowerCase() === 'keep-alive' && type !== undefined && JSON_TYPE.test(type)
+  if (!plain || !LENGTH.test(length)) return undefined
   return { url, headers, begins: end + 4, length: Number(length) }
 }
