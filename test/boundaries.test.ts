@@ -203,6 +203,10 @@ describe('sessions.validate', () => {
   it('refuses what it does not know', async () => {
     const sessile = await run()
     await refused(sessile, () => sessile.admin.post('/session_manager/sessions.validate', { user_id: 'ada' }), 400, 'invalid')
+    // What is asked stands in the body, and nowhere else.
+    const { session_id } = (await sessile.admin.start()).body
+    const inAddress = `/session_manager/sessions.validate?user_id=ada&session_id=${session_id}`
+    for (const body of [null, {}]) await refused(sessile, () => sessile.admin.post(inAddress, body), 400, 'invalid')
   })
 })
 

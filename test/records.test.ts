@@ -79,6 +79,24 @@ describe('records.append', () => {
     expect((await running.admin.append(body.session_id, said('next'))).body.seq).toBe(2)
   })
 
+  it('refuses a long array, which is read when its turn comes, as it does a short one', async () => {
+    const running = await run()
+    const { body } = await running.admin.start()
+    const many = Array.from({ length: 60 }, (_, i) => said(`number ${i}`))
+    const sent = (records: unknown, { admin } = running) => admin.append(body.session_id, records)
+    const problem = await refused(running, () => sent([...many, { ...said('x'), data: { speaker: 'user' } }]), 400, 'invalid')
+    expect(problem.errors[0].path).toBe('60.data.text')
+    await refused(running, () => sent([...many, { ...said('x'), colour: 'red' }]), 400, 'invalid')
+    await refused(running, () => sent([...many, { ...said('x'), performer_id: '' }]), 400, 'performer-required')
+    const bobs = await running.admin.device({ users: ['bob'] })
+    await refused(running, () => bobs.append(body.session_id, many), 403, 'forbidden')
+    const named = { 'idempotency-key': 'many' }
+    const first = await running.admin.append(body.session_id, many, named)
+    expect(first).toMatchObject({ status: 201, body: { length: 60, 0: { seq: 2 }, 59: { seq: 61, text: 'number 59' } } })
+    expect((await running.admin.append(body.session_id, many, named)).body).toEqual(first.body)
+    await refused(running, () => running.admin.append(body.session_id, many.slice(1), named), 422, 'idempotency-key-reused')
+  })
+
   it('refuses a record for a closed session', async () => {
     const running = await run()
     const { body } = await running.admin.start()

@@ -261,8 +261,7 @@ export class Door {
     const carried = command.carries ? this.#parts.identify.carriedBy(incoming) : undefined
     // What is asked is held by nobody once it has been decided: thousands may wait for the same sync.
     const asText = !command.carries
-    const come = this.#body(asked, command, caller)
-    const { body, caller: now } = come instanceof Promise ? await come : come
+    const { body, caller: now } = await this.#body(asked, command, caller)
     const performed = this.#sessile.perform(command, {
       body,
       path,
@@ -306,9 +305,10 @@ export class Door {
 
   async #ask(query: Query, asked: Asked, admitted: Caller): Promise<Given> {
     const { incoming, hold, path, trace } = asked
-    const posted = query.at.startsWith('POST ') ? await this.#body(asked, query, admitted) : undefined
-    const caller = posted?.caller ?? admitted
-    const input = { ...((posted?.body.read() ?? parametersOf(incoming.url ?? '')) as object), ...path }
+    const { body, caller } = query.at.startsWith('POST ')
+      ? await this.#body(asked, query, admitted)
+      : { body: new Unread(() => parametersOf(incoming.url ?? '')), caller: admitted }
+    const input = { ...(body.read() as object), ...path }
     const last = lastEventId(incoming.headers['last-event-id'] as string | undefined)
     const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
     if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)
