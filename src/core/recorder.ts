@@ -108,9 +108,9 @@ export class Recorder {
     return this.#queue.length > 0 || this.#syncing.underWay !== undefined
   }
 
-  /** How many wait to be decided. */
+  /** How many wait for an answer: to be decided, or for their sync. */
   get waiting(): number {
-    return this.#queue.length
+    return this.#queue.length + this.#syncing.waiting
   }
 
   /** Runs between two batches, when the views and the log agree. */

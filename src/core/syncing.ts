@@ -33,6 +33,8 @@ export class Syncing {
   /** Who waits to be decided. */
   readonly #queue: { readonly length: number }
   #written: Batch[] = []
+  /** How many wait for what has been written to be durable. */
+  waiting = 0
   /** Resolves when all that has been written is answered; undefined when it is. */
   underWay: Promise<void> | undefined
   /** Resolves when a part of that is answered. */
@@ -79,6 +81,7 @@ export class Syncing {
   add(batch: Batch): void {
     if (batch.lines.length === 0 && !this.underWay) this.#answer(batch)
     else {
+      this.waiting += batch.waiting.length
       this.#written.push(batch)
       this.underWay ??= this.#sync()
     }
@@ -100,7 +103,10 @@ export class Syncing {
         this.#end(error as Error, left)
         break
       }
-      for (const batch of written) this.#answer(batch)
+      for (const batch of written) {
+        this.waiting -= batch.waiting.length
+        this.#answer(batch)
+      }
     }
     this.underWay = undefined
     this.#step = undefined
@@ -108,6 +114,7 @@ export class Syncing {
 
   /** What others wrote, and could not write all of, is known only now: what of it is durable is answered, and the rest is told. */
   #end(error: Error, left: readonly Batch[]): void {
+    this.waiting = 0
     const written = (batch: Batch) => error instanceof NotWritten && batch.lsn <= this.#log.durable
     for (const batch of left) if (written(batch)) this.#answer(batch)
     this.#failed(
