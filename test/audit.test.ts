@@ -295,7 +295,11 @@ describe('an answer', () => {
     const release = disk.holdSync()
     const asked = Array.from({ length: 500 }, () => running.sessile.ask(listOfKeys, { input: {}, caller: system }))
     await disk.syncAsked
-    while (running.sessile.recorder.waiting >= 8) await new Promise((resolve) => setTimeout(resolve, 10))
+    // Till no more of them are written.
+    for (let written = -1; written < running.sessile.log.lsn; ) {
+      written = running.sessile.log.lsn
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
     release()
     await Promise.all(asked)
     expect(trailOf(running)).toHaveLength(500)
