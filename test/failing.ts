@@ -126,6 +126,7 @@ export class FailingDisk implements Disk {
   makeFolder = realDisk.makeFolder
   rename = realDisk.rename
   remove = realDisk.remove
+  removeLarge = async (path: string) => this.remove(path)
   list = realDisk.list
   leads = realDisk.leads
   exists = realDisk.exists

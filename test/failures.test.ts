@@ -506,6 +506,37 @@ describe('a log that is found damaged', () => {
   })
 })
 
+describe('a journal that is no longer needed', () => {
+  it('takes its time to go, while recording goes on and nobody reads it any more; where it does not go, the next checkpoint removes it', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { recorder } = running.sessile
+    const { session_id } = (await running.admin.start()).body
+    let [tell, end] = [() => {}, () => {}]
+    const gone = new Promise<void>((resolve) => {
+      tell = resolve
+    })
+    disk.removeLarge = (path) => {
+      realDisk.remove(path)
+      tell()
+      return new Promise((resolve) => {
+        end = resolve
+      })
+    }
+    const checkpoint = recorder.checkpoint()
+    await gone
+    expect((await running.admin.append(session_id, said('meanwhile'))).status).toBe(201)
+    expect(running.sessile.log.since(0)).toBeUndefined()
+    end()
+    await checkpoint
+    disk.removeLarge = () => Promise.reject(Object.assign(new Error('EIO: i/o error'), { code: 'EIO' }))
+    await expect(recorder.checkpoint()).rejects.toThrow('EIO')
+    expect(wals(running.home)).toHaveLength(2)
+    disk.removeLarge = realDisk.removeLarge
+    await recorder.checkpoint()
+    expect(wals(running.home)).toHaveLength(1)
+  })
+})
+
 describe('views that many readers find damaged at a time', () => {
   it('are made anew once', async () => {
     const told: string[] = []

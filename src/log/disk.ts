@@ -25,6 +25,8 @@ export interface Disk {
   makeFolder(path: string): void
   rename(from: string, to: string): void
   remove(path: string): void
+  /** The same of a large file, which takes a while: resolves when it is gone. */
+  removeLarge(path: string): Promise<void>
   list(path: string): string[]
   /** Where this path leads: to what is there, elsewhere, or to nothing. */
   leads(path: string): Way
@@ -99,6 +101,7 @@ export const realDisk: Disk = {
   },
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.rmSync(path, { force: true }),
+  removeLarge: (path) => fs.promises.rm(path, { force: true }),
   list: (path) => (wayOf(path) === 'there' ? fs.readdirSync(path).sort() : []),
   leads: wayOf,
   exists: (path) => fs.existsSync(path),

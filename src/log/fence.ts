@@ -40,6 +40,10 @@ export function fenced(disk: Disk, assertOurs: () => void): Disk {
       assertOurs()
       disk.remove(path)
     },
+    removeLarge: async (path) => {
+      assertOurs()
+      await disk.removeLarge(path)
+    },
     sync: async (fd, here) => {
       await disk.sync(fd, here)
       assertOurs()

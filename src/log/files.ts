@@ -228,7 +228,7 @@ export class FileLog implements Log {
     const old = await batches(() => this.#journal.rotate())
     await this.#copies.harden(() => this.#journal.linesIn(old))
     await views()
-    this.#journal.drop(old)
+    await this.#journal.drop(old)
   }
 
   /** Says to processes of the same owner how the holder can be reached; returns the token that proves them. */

@@ -205,15 +205,22 @@ export class Journal {
     for (const segment of old) yield* read(this.#disk, segment).lines
   }
 
-  drop(old: Segment[]): void {
+  /** Recording goes on meanwhile: to give up what a large file holds takes a disk longer than many syncs. */
+  async drop(old: readonly Segment[]): Promise<void> {
     // Where the folder cannot be opened now, nothing is removed yet.
     this.#disk.syncFolderNow(this.#folder)
     // The oldest first, each for good before the next: what a power loss leaves has no gap in it.
-    for (const { path } of old) {
-      this.#disk.remove(path)
-      this.#disk.syncFolderNow(this.#folder)
+    for (const segment of old) {
+      // Nobody is to read what is on its way out.
+      this.#segments = this.#segments.filter((kept) => kept !== segment)
+      try {
+        await this.#disk.removeLarge(segment.path)
+        this.#disk.syncFolderNow(this.#folder)
+      } catch (error) {
+        this.#segments = [segment, ...this.#segments]
+        throw error
+      }
     }
-    this.#segments = this.#segments.filter((segment) => !old.includes(segment))
   }
 
   close(): void {

@@ -449,6 +449,19 @@ export class SimulatedDisk implements Disk {
     if (this.#find(path)) this.#folder(dirname(path)).change([path.slice(path.lastIndexOf('/') + 1), undefined])
   }
 
+  /** Others go on while it takes its time. */
+  removeLarge(path: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#loop.after(this.#chance.next() * 3, () => {
+        try {
+          resolve(this.remove(path))
+        } catch (error) {
+          reject(error)
+        }
+      })
+    })
+  }
+
   list(path: string): string[] {
     if (this.#dead) throw new Dead('dead')
     const node = this.#find(path)
