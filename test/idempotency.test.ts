@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -59,6 +60,30 @@ describe('Idempotency-Key', () => {
     expect(ids[0]).toBeUndefined()
     expect(ids[1]).toMatch(/^[\w-]{22}\.[\w-]{22}$/)
     expect(ids[2]).toBe(ids[1])
+  })
+
+  it.each([
+    ['an object', (record: object) => record],
+    ['an array', (record: object) => [record, { ...record, data: { text: 'two' } }]],
+  ])('knows records appended as %s by the digest of their JSON, and tells them from any other', async (_, bodyOf) => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    const data = { '"quoted"\n': 'é,"data":{', b: [null, 1e21, { '': '' }], a: 2, 1: true }
+    const record = { type: 'x.maker.any', source: 'any-1.2_3', user_id: 'ada', performer_id: 'device.7-_', data }
+    const body = bodyOf(record)
+    expect((await running.admin.append(session_id, body, named)).status).toBe(201)
+    const records = (await running.admin.get(`/api/v1/sessions/${session_id}/records`)).body.records.slice(1)
+    expect(records[0].data).toEqual(data)
+    const asked = JSON.stringify({ session_id, many: Array.isArray(body), records: [body].flat() })
+    const digest = hash('sha256', `POST /api/v1/sessions/{session_id}/records\n${asked}`, 'base64url')
+    for (const { command_id } of records) expect(command_id.slice(23)).toBe(digest.slice(0, 22))
+    const others = { type: 'x.maker.other', source: 'another', data: { ...data, a: 3 }, user_id: 'bob', performer_id: 'other' }
+    for (const [field, value] of Object.entries(others)) {
+      const other = bodyOf({ ...record, [field]: value })
+      await refused(running, () => running.admin.append(session_id, other, named), 422, 'idempotency-key-reused')
+    }
+    const whole = Array.isArray(body) ? body.slice(0, 1) : [body]
+    await refused(running, () => running.admin.append(session_id, whole, named), 422, 'idempotency-key-reused')
   })
 
   it.each([

@@ -92,6 +92,8 @@ export interface Command<I = unknown> {
   shape(body: unknown, path: Record<string, string>): unknown
   /** Where in the body the fault at this place of the input is. */
   place(path: string, body: unknown): string
+  /** The input as JSON prints it. `print`: whatever goes into a log as it is has to be printed for that, too, and is by this. */
+  printed(input: I, print: (value: object) => string): string
   /** What takes time or needs secrets, done before the recorder's turn; what it finds is judged by `decide`. */
   prepare?(on: Preparing<I, string>): Promise<unknown>
   decide(on: Decision<I, string>): Draft[]
@@ -119,6 +121,7 @@ interface Declared<I, R extends Refuses, P> {
   door?: 'device' | 'api'
   shape?: Command<I>['shape']
   place?: Command<I>['place']
+  printed?: Command<I>['printed']
   prepare?: (on: Preparing<I, keyof R & string>) => Promise<P>
   decide: (on: Decision<I, keyof R & string, P>) => Draft[]
   tells?: Command<I>['tells']
@@ -137,6 +140,7 @@ export function command<I, const R extends Refuses = Record<never, RefusalKind>,
     door: 'api',
     shape: (body, path) => (Object.keys(path).length === 0 ? body : { ...(body as object), ...path }),
     place: (path) => path.replace(/^records\.\d+\.data\./, ''),
+    printed: (input) => JSON.stringify(input),
     who: (input) => {
       const { performer_id } = input as { performer_id?: string }
       return performer_id === undefined ? [] : [performer_id]

@@ -22,7 +22,7 @@ import { concern } from './trail.ts'
 import { Trailing } from './trailing.ts'
 import type { Read } from './view.ts'
 import type { Views } from './views.ts'
-import type { Asked, Request, Waiting } from './waiting.ts'
+import { Printed, type Request, type Waiting } from './waiting.ts'
 
 /** What deciding needs to know and to draw from. */
 export interface Grounds {
@@ -140,7 +140,8 @@ export class Deciding {
     const asked = request.asks()
     waiting.asked = asked
     if (request.key !== undefined) {
-      waiting.command_id = commandId(command, request, asked)
+      waiting.printed = new Printed()
+      waiting.command_id = commandId(command, request, command.printed(asked.input, waiting.printed.print))
       const { name, body } = partsOf(waiting.command_id)
       const before = this.views.names.find(name, this.#parts.log)
       if (before.some((found) => found.body !== body)) {
@@ -184,7 +185,7 @@ export class Deciding {
       command_id: waiting.command_id,
       data: draft.data,
     } as Recorded
-    const content = contentOf(record)
+    const content = contentOf(record, waiting.printed?.nth(waiting.records.length, draft.data))
     const length = sealedLength(content)
     if (length > LARGEST_LINE) {
       throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${length}.`)
@@ -285,8 +286,8 @@ class Choice implements Decision<unknown, string> {
 const digest = (text: string) => hash('sha256', text, 'base64url').slice(0, 22)
 
 /** The same for the same caller, key and input, and for no others: `<digest of caller and key>.<digest of what was asked>`. */
-const commandId = ({ at }: Command, { caller, key }: Request, { input }: Asked) =>
-  `${digest(`${caller.account_id}\n${key}`)}.${digest(`${at}\n${JSON.stringify(input)}`)}`
+const commandId = ({ at }: Command, { caller, key }: Request, asked: string) =>
+  `${digest(`${caller.account_id}\n${key}`)}.${digest(`${at}\n${asked}`)}`
 
 /** The faults of a refusal as places in the body that the caller sent, and not in the input that was made of it. */
 export function placed(error: unknown, command: Command, body: unknown): unknown {

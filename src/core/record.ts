@@ -31,14 +31,14 @@ export interface Erased {
 /** The largest line, its seal and its newline included. */
 export const LARGEST_LINE = 512 * 1024
 
-/** The line up to its seal. Every envelope field is of a kind that JSON prints as it is; `data` is printed by JSON. */
-export function contentOf(record: Recorded): string {
+/** The line up to its seal. Every envelope field is of a kind that JSON prints as it is; `data` is printed by JSON, if it was not before. */
+export function contentOf(record: Recorded, data = JSON.stringify(record.data)): string {
   const session = record.session_id === undefined ? '' : `"session_id":"${record.session_id}",`
   const command = record.command_id === undefined ? '' : `"command_id":"${record.command_id}",`
   return (
     `{"record_id":"${record.record_id}","seq":${record.seq},"type":"${record.type}","v":${record.v},` +
     `"source":"${record.source}","user_id":"${record.user_id}",${session}"performer_id":"${record.performer_id}",` +
-    `"timestamp":"${record.timestamp}",${command}"data":${JSON.stringify(record.data)}`
+    `"timestamp":"${record.timestamp}",${command}"data":${data}`
   )
 }
 

@@ -38,6 +38,24 @@ export interface Request {
   asText?: boolean | undefined
 }
 
+/** What has been printed once, to be printed again in the same order. */
+export class Printed {
+  readonly #values: object[] = []
+  readonly #texts: string[] = []
+
+  readonly print = (value: object): string => {
+    const text = JSON.stringify(value)
+    this.#values.push(value)
+    this.#texts.push(text)
+    return text
+  }
+
+  /** The text of this very value, where it was the nth; else undefined. */
+  nth(n: number, value: unknown): string | undefined {
+    return this.#values[n] === value ? this.#texts[n] : undefined
+  }
+}
+
 export class Waiting {
   readonly command: Command
   request: Request
@@ -49,6 +67,8 @@ export class Waiting {
   texts: string[] = NO_TEXTS
   /** What its records will be known by, where the caller named it. */
   command_id: string | undefined
+  /** What was printed for that. */
+  printed: Printed | undefined
   revealed: Record<string, unknown> | undefined
   /** Where the records of the first request with the same key stand. */
   before: readonly Remembered[] | undefined
@@ -86,6 +106,7 @@ export class Waiting {
     this.records = NONE
     this.texts = NO_TEXTS
     this.asked = undefined
+    this.printed = undefined
     this.request = OVER
   }
 }

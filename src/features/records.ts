@@ -87,6 +87,14 @@ const append = command({
   shape: (body, { session_id }) => ({ session_id, many: Array.isArray(body), records: Array.isArray(body) ? body : [body] }),
   place: (path, body) =>
     path.replace(/^records\.(\d+)\.?/, (_, i) => (Array.isArray(body) ? (path.length > `records.${i}`.length ? `${i}.` : i) : '')),
+  // What else may stand here needs no quoting.
+  printed: ({ session_id, many, records }, print) => {
+    const each = records.map(
+      ({ type, source, user_id, performer_id, data }) =>
+        `{"type":${JSON.stringify(type)},"source":"${source}","user_id":"${user_id}","performer_id":"${performer_id}","data":${print(data as object)}}`,
+    )
+    return `{"session_id":"${session_id}","many":${many},"records":[${each.join(',')}]}`
+  },
   whose: ({ records }) => records.map(({ user_id }) => user_id),
   who: ({ records }) => records.map(({ performer_id }) => performer_id),
   refuses: {
