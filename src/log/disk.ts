@@ -101,7 +101,10 @@ export const realDisk: Disk = {
   },
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.rmSync(path, { force: true }),
-  removeLarge: (path) => fs.promises.rm(path, { force: true }),
+  removeLarge: (path) =>
+    new Promise((resolve, reject) => {
+      fs.rm(path, { force: true }, (error) => (error ? reject(error) : resolve()))
+    }),
   list: (path) => (wayOf(path) === 'there' ? fs.readdirSync(path).sort() : []),
   leads: wayOf,
   exists: (path) => fs.existsSync(path),
