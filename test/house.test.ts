@@ -293,7 +293,7 @@ const statusCodes = (sources: Source[]) =>
 const WRITES =
   /^(?:promises|writ|append|createWriteStream|rename|rm|unlink|mkdir|mkdtemp|f?truncate|copyFile|cp|symlink|link|[fl]?(?:chmod|chown|utimes)|lutimes)/
 const mayWrite: Record<string, readonly string[]> = {
-  'src/log/disk.ts': ['openSync', 'writeSync', 'ftruncateSync', 'mkdirSync', 'renameSync', 'rmSync'],
+  'src/log/disk.ts': ['openSync', 'writeSync', 'ftruncateSync', 'mkdirSync', 'renameSync', 'rmSync', 'rm'],
   'src/core/tables.ts': ['better-sqlite3'], // the views' database
   'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
   'src/cli/rebuild.ts': ['rmSync'], // the views it made to compare
