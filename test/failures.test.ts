@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, w
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openLog, openRecorder } from '../src/app.ts'
+import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { system } from '../src/core/sessile.ts'
@@ -534,6 +535,65 @@ describe('a journal that is no longer needed', () => {
     disk.removeLarge = realDisk.removeLarge
     await recorder.checkpoint()
     expect(wals(running.home)).toHaveLength(1)
+  })
+})
+
+describe('a checkpoint that takes its time', () => {
+  /** One that has come to its last step, which takes until it is told to end. */
+  async function underWay() {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    let [tell, end] = [() => {}, () => {}]
+    const begun = new Promise<void>((resolve) => {
+      tell = resolve
+    })
+    disk.removeLarge = (path) => {
+      tell()
+      return new Promise((resolve) => {
+        end = () => resolve(realDisk.removeLarge(path))
+      })
+    }
+    void running.sessile.recorder.checkpoint()
+    await begun
+    disk.removeLarge = realDisk.removeLarge
+    return { running, session_id, end: () => end() }
+  }
+
+  it('is followed by another where the service stops meanwhile: nothing is left for the start to do', async () => {
+    const { running, session_id, end } = await underWay()
+    await running.admin.append(session_id, said('meanwhile'))
+    const stopped = running.stop()
+    end()
+    await stopped
+    const journals = wals(running.home).map((name) => readFileSync(join(journalOf(running.home), name), 'latin1'))
+    expect(journals).toHaveLength(1)
+    expect(journals[0]).not.toContain('meanwhile')
+  })
+
+  it('holds up whoever would make the journal longer than a start should go through, and lets them go on when it ends', async () => {
+    const { segment } = bounds
+    const { running, session_id, end } = await underWay()
+    const large = { ...said(''), type: 'x.maker.large', data: { what: 'many words, '.repeat(350) } }
+    bounds.segment = 64 * 1024
+    try {
+      let answered = 0
+      const caller = async () => {
+        for (let i = 0; i < 20; i++) {
+          expect((await running.admin.append(session_id, large)).status).toBe(201)
+          answered++
+        }
+      }
+      const callers = Array.from({ length: 5 }, caller)
+      await expect.poll(() => answered).toBeGreaterThan(20)
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      expect(answered).toBeLessThan(50)
+      expect((await running.anyone.get('/healthz')).status).toBe(200)
+      end()
+      await Promise.all(callers)
+    } finally {
+      end()
+      bounds.segment = segment
+    }
   })
 })
 

@@ -87,6 +87,8 @@ export interface Log extends Shelf {
   readonly damaged: ReadonlyMap<string, string>
   /** Has the journal grown enough that it is time for a checkpoint? */
   readonly due: boolean
+  /** Has it grown so much beyond that, that nothing more should be written before a checkpoint which is under way has ended? */
+  readonly overfull: boolean
   /** Makes everything durable without the journal, then drops what the journal no longer needs to hold. */
   checkpoint(during: Between): Promise<void>
   close(): void

@@ -166,9 +166,9 @@ export class Recorder {
           await this.#syncing.underWay
           this.#tend()
         }
-        if (this.#queue.length > 0) this.#batch()
+        if (this.#queue.length > 0 && !this.#steps.holdsUp) this.#batch()
         await this.#syncing.more
-        if (this.#queue.length > 0) await turn()
+        if (this.#queue.length > 0) await this.#steps.turn()
       }
     } finally {
       this.#running = undefined
@@ -393,7 +393,7 @@ export class Recorder {
     await this.#running
     clearTimeout(this.#timer)
     const failed = ({ message }: Error) => this.#parts.report('the last checkpoint failed; the journal is kept', { error: message })
-    if (!this.#stalled) await this.checkpoint().catch(failed)
+    if (!this.#stalled) await this.#steps.lastCheckpoint().catch(failed)
     this.#deciding.views.close()
     this.#log.close()
   }

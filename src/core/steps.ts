@@ -5,6 +5,7 @@ import { type Log, SyncFailed } from './log.ts'
 import { pacer, turn } from './turn.ts'
 
 const SLICE_MS = 1
+const PAUSE_MS = 1
 
 /** What it needs of the recorder. */
 interface Recording {
@@ -29,6 +30,22 @@ export class Steps {
 
   get checkpointing(): boolean {
     return this.#checkpointing !== undefined
+  }
+
+  /** Lines come faster than a checkpoint can bring them to where they need no journal: it has to end before there are more. */
+  get holdsUp(): boolean {
+    return this.checkpointing && this.#recording.log.overfull
+  }
+
+  /** Others get their turn, and a checkpoint that holds everything up as much time as there is. */
+  turn(): Promise<void> {
+    return this.holdsUp ? new Promise((resolve) => setTimeout(resolve, PAUSE_MS)) : turn()
+  }
+
+  /** All there is by now, and not only what there was when one began that is under way. */
+  async lastCheckpoint(): Promise<void> {
+    await this.#checkpointing?.catch(() => {})
+    await this.checkpoint()
   }
 
   /** Makes everything durable without the journal; one at a time. */

@@ -371,14 +371,14 @@ export class Copies {
 }
 
 /** What these lines are for each of their logs, which lie in it without a gap. */
-function piecesOf(lines: Iterable<JournalLine>): Map<string, { offset: number; bytes: Buffer }> {
+function* piecesOf(lines: Iterable<JournalLine>): Generator<[string, { offset: number; bytes: Buffer }]> {
   const own = new Map<string, { offset: number; pieces: Buffer[] }>()
   for (const { log, offset, bytes } of lines) {
     const known = own.get(log)
     if (known) known.pieces.push(bytes)
     else own.set(log, { offset, pieces: [bytes] })
   }
-  return new Map([...own].map(([log, { offset, pieces }]) => [log, { offset, bytes: Buffer.concat(pieces) }]))
+  for (const [log, { offset, pieces }] of own) yield [log, { offset, bytes: Buffer.concat(pieces) }]
 }
 
 /** Why a file of this size cannot have lines put from one place to another: it ends before them, or behind them. */

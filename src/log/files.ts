@@ -110,6 +110,10 @@ export class FileLog implements Log {
     return this.#journal.due
   }
 
+  get overfull(): boolean {
+    return this.#journal.overfull
+  }
+
   /** Was the data taken from a process that may still be there? */
   get tookOver(): boolean {
     return this.#lock.tookOver

@@ -113,6 +113,11 @@ export class Journal {
     return this.#end > bounds.segment
   }
 
+  /** A start goes through all of it, and holds it in memory. */
+  get overfull(): boolean {
+    return this.#end > 2 * bounds.segment
+  }
+
   /**
    * Returns what was written: whoever keeps lines keeps one buffer for all of them. `known`: the hashes of all batches up to this
    * one stand in their lines.

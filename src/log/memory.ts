@@ -6,6 +6,7 @@ import { seal } from '../core/seal.ts'
 export class MemoryLog implements Log {
   readonly journal = 'memory'
   readonly due = false
+  readonly overfull = false
   readonly roomy = true
   readonly damaged: ReadonlyMap<string, string> = new Map()
   #lines: JournalLine[] = []
