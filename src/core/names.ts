@@ -53,36 +53,49 @@ function keyOf(name: string): number {
 
 /**
  * Names that no run holds yet. An open hash table over columns, and not a map of objects: those would live for a second,
- * which is long enough to be moved to where garbage is dear, at a rate of thousands a second.
+ * which is long enough to be moved to where garbage is dear, at a rate of thousands a second. For the same reason what a name
+ * is called is kept as bytes, and not as a text.
  */
 class Fresh {
   #slots = new Int32Array(2 ** 16)
   #keys = new Float64Array(2 ** 15)
-  readonly #names: string[] = []
-  readonly #bodies: string[] = []
+  #offsets = new Float64Array(2 ** 15)
+  /** Where each command's id ends in the bytes. */
+  #ends = new Uint32Array(2 ** 15)
+  #bytes = Buffer.allocUnsafeSlow(2 ** 20)
   readonly #logs: string[] = []
-  readonly #offsets: number[] = []
 
   get size(): number {
-    return this.#names.length
+    return this.#logs.length
   }
 
-  add(key: number, name: string, body: string, { log, offset }: Place): void {
-    if (this.size === this.#keys.length) this.#grow()
-    this.#keys[this.size] = key
-    this.#slots[this.#freeSlot(key)] = this.size + 1
-    this.#names.push(name)
-    this.#bodies.push(body)
+  add(key: number, command_id: string, { log, offset }: Place): void {
+    const at = this.size
+    const end = this.#endOf(at - 1) + command_id.length
+    if (at === this.#keys.length) this.#grow()
+    if (end > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.allocUnsafeSlow(end)])
+    this.#keys[at] = key
+    this.#slots[this.#freeSlot(key)] = at + 1
+    this.#offsets[at] = offset
+    this.#bytes.write(command_id, end - command_id.length, 'latin1')
+    this.#ends[at] = end
     this.#logs.push(log)
-    this.#offsets.push(offset)
+  }
+
+  #endOf(at: number): number {
+    return at < 0 ? 0 : (this.#ends[at] as number)
+  }
+
+  #commandId(at: number): string {
+    return this.#bytes.toString('latin1', this.#endOf(at - 1), this.#endOf(at))
   }
 
   find(key: number, name: string): Remembered[] {
     const found: Remembered[] = []
     for (let slot = this.#slotOf(key, key); slot >= 0; slot = this.#slotOf(key, slot + 1)) {
       const i = (this.#slots[slot] as number) - 1
-      if (this.#names[i] === name)
-        found.push({ log: this.#logs[i] as string, offset: this.#offsets[i] as number, body: this.#bodies[i] as string })
+      const own = partsOf(this.#commandId(i))
+      if (own.name === name) found.push({ log: this.#logs[i] as string, offset: this.#offsets[i] as number, body: own.body })
     }
     return found
   }
@@ -95,7 +108,7 @@ class Fresh {
       while (this.#slots[slot] !== i + 1) slot = (slot + 1) & mask
       this.#slots[slot] = 0
     }
-    for (const column of [this.#names, this.#bodies, this.#logs, this.#offsets]) column.length = size
+    this.#logs.length = size
   }
 
   /** In the order of their keys. */
@@ -128,9 +141,13 @@ class Fresh {
   }
 
   #grow(): void {
-    const keys = this.#keys
+    const [keys, offsets, ends] = [this.#keys, this.#offsets, this.#ends]
     this.#keys = new Float64Array(2 * keys.length)
     this.#keys.set(keys)
+    this.#offsets = new Float64Array(2 * keys.length)
+    this.#offsets.set(offsets)
+    this.#ends = new Uint32Array(2 * keys.length)
+    this.#ends.set(ends)
     this.#slots = new Int32Array(2 * this.#slots.length)
     for (let i = 0; i < this.size; i++) this.#slots[this.#freeSlot(keys[i] as number)] = i + 1
   }
@@ -156,8 +173,8 @@ export class Names {
   /** Names that no run holds yet, or that came with the last one; and those since. */
   #writing = new Fresh()
   #since = new Fresh()
-  /** The name and log that were remembered last: the records of one request come one after the other. */
-  #last = { name: '', log: '' }
+  /** The request and log that were remembered last: the records of one request come one after the other. */
+  #last = { command_id: '', log: '' }
   readonly #runs: Runs
   readonly #tables: Tables
 
@@ -188,14 +205,13 @@ export class Names {
 
   /** Remembers where a record of this command stands; those in one log are contiguous, and the first counts. */
   remember(command_id: string, log: string, offset: number): void {
-    const { name, body } = partsOf(command_id)
-    const key = keyOf(name)
-    if (name === this.#last.name) {
-      if (log === this.#last.log || this.#since.find(key, name).some((place) => place.log === log)) return
+    const key = keyOf(command_id)
+    if (command_id === this.#last.command_id) {
+      if (log === this.#last.log || this.#since.find(key, partsOf(command_id).name).some((place) => place.log === log)) return
     }
-    this.#last = { name, log }
+    this.#last = { command_id, log }
     this.#filter.add(key)
-    this.#since.add(key, name, body, { log, offset })
+    this.#since.add(key, command_id, { log, offset })
   }
 
   /** Is it certain that this name was never remembered? */
@@ -223,7 +239,7 @@ export class Names {
   undo(to: number): void {
     if (to === this.#since.size) return
     this.#since.cut(to)
-    this.#last = { name: '', log: '' }
+    this.#last = { command_id: '', log: '' }
   }
 
   /** Begins a run with the names that wait. */
@@ -231,7 +247,7 @@ export class Names {
     if (this.#runs.writing) throw new Error('broken: a run is being written')
     this.#writing = this.#since
     this.#since = new Fresh()
-    this.#last = { name: '', log: '' }
+    this.#last = { command_id: '', log: '' }
     this.#runs.begin(this.#writing.inOrder())
   }
 
