@@ -432,7 +432,7 @@ describe('Zod and the printed schemas', () => {
           }
           expect(changed).toEqual(copyOf(value))
         }),
-        { numRuns: 8 },
+        { numRuns: 12 },
       )
       // What has no field can be spoilt only by one too many.
       if (name !== 'x.open.v1') expect(refused).toBeGreaterThan(data === nothing ? 20 : 100)
