@@ -1,19 +1,20 @@
 // Failures while running: of the views, of the disk, of single logs. What was acknowledged stays, what was refused
 // leaves no trace, and one broken thing does not take the others with it.
 
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openLog, openRecorder } from '../src/app.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
+import { adopt, fill, takingTurns } from '../src/core/fold.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
 import { Views } from '../src/core/views.ts'
 import { features } from '../src/features/index.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
-import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { freshOf, journalOf, projectionOf } from '../src/log/shelf.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
 import {
   cli,
@@ -628,6 +629,43 @@ describe('rebuilds beside the living', () => {
       reason: 'no-rebuild',
     })
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
+  })
+
+  it('are not adopted where what was recorded meanwhile contradicts them: who is active stays active, and the next one knows', async () => {
+    const { sessile, admin, home } = await run()
+    const { recorder, log, gathered } = sessile
+    const older = (await admin.start()).body.session_id
+    await admin.end({ session_id: older })
+    await recorder.settle()
+    // Its end is lost, and nobody has noticed yet.
+    const file = sessionFile(home, older)
+    const bytes = readFileSync(file)
+    truncateSync(file, bytes.indexOf(10) + 1)
+    const { rebuild } = await recorder.beside.begins()
+    const views = Views.create(freshOf(recorder.views.file), features)
+    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+    const { mark } = await recorder.beside.goesOn(rebuild)
+    views.finish({ ...mark, timestamp: latest })
+    const newer = (await admin.start()).body.session_id
+    await expect(
+      recorder.beside.ends(rebuild, (grown, mark, live) =>
+        adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
+      ),
+    ).rejects.toMatchObject({ reason: 'no-rebuild' })
+    const states = async () =>
+      (await admin.get('/api/v1/sessions')).body.sessions.map(({ session_id, status }: { session_id: string; status: string }) => [
+        session_id,
+        status,
+      ])
+    const both = [
+      [newer, 'active'],
+      [older, 'closed'],
+    ]
+    expect(await states()).toEqual(both)
+    expect((await admin.start()).body.reason).toBe('session-already-active')
+    expect(await cli(home, ['rebuild'])).toMatchObject({ out: expect.stringContaining('1 of them are damaged') })
+    expect((await states())[0]).toEqual([newer, 'active'])
+    expect((await admin.start()).body.reason).toBe('session-already-active')
   })
 
   it('forget nothing that has grown where a step of theirs fails', async () => {

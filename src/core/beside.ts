@@ -20,8 +20,8 @@ interface Recording {
   settle(): Mark
   /** Where a log ends. */
   endOf(log: string): End | undefined
-  /** Puts other views in the place of the live ones. */
-  replace(adopt: (mark: Mark, live: Views) => Views): void
+  /** Puts other views in the place of the live ones; false where those were kept. */
+  replace(adopt: (mark: Mark, live: Views) => Views): boolean
 }
 
 /** What grew since a rebuild last asked: logs of which the end is all that is new to the views, and others, which have to be folded. */
@@ -76,7 +76,12 @@ export class Beside {
         else grown.others.push(log)
       }
       this.#forget()
-      this.#recording.replace((mark, live) => adopt(grown, mark, live))
+      if (this.#recording.replace((mark, live) => adopt(grown, mark, live))) return
+      throw new Refusal(
+        'refused',
+        'no-rebuild',
+        'What was recorded meanwhile contradicts the new views: begin this rebuild once more.',
+      )
     })
   }
 

@@ -89,6 +89,13 @@ export class Deciding {
     this.#trailing = new Trailing(views, this.heads)
   }
 
+  /** The same, where they are others; returns whether they are. */
+  adopt(views: Views): boolean {
+    const areOthers = views !== this.#views
+    if (areOthers) this.views = views
+    return areOthers
+  }
+
   /** The logs that take no more records, and why: some were damaged when they were folded, others cannot be written. */
   get damaged(): ReadonlyMap<string, string> {
     const { log } = this.#parts

@@ -45,13 +45,20 @@ function foldLog(
   log: string,
   { from, until }: { from: End | undefined; until: number },
   told: () => void = () => {},
-): { head: End | undefined; wrong: string | undefined } {
+): Folded {
   const quick = foldWithin(folding, log, { from, until }, told)
   if (quick.wrong === undefined) return quick
-  const { head, wrong } = foldWithin(folding, log, { from, until, every: true })
-  if (head === from || !countsInPart(log)) return { head: from, wrong }
+  const { head, ...why } = foldWithin(folding, log, { from, until, every: true })
+  if (head === from || !countsInPart(log)) return { head: from, ...why }
   // The failed line may have changed some rows: its log is folded once more, up to it.
-  return { ...foldWithin(folding, log, { from, until: (head as End).size, every: true }), wrong }
+  return { ...foldWithin(folding, log, { from, until: (head as End).size, every: true }), ...why }
+}
+
+/** How far a log was folded, and what was wrong; whether it was that its rows cannot stand beside those of another. */
+interface Folded {
+  head: End | undefined
+  wrong: string | undefined
+  contradicts: boolean
 }
 
 interface Folding {
@@ -69,7 +76,7 @@ interface Span {
   every?: boolean
 }
 
-function foldWithin(folding: Folding, log: string, span: Span, told: () => void = () => {}) {
+function foldWithin(folding: Folding, log: string, span: Span, told: () => void = () => {}): Folded {
   const { views, events, shelf } = folding
   const { from } = span
   let seen: Seen | undefined
@@ -89,12 +96,13 @@ function foldWithin(folding: Folding, log: string, span: Span, told: () => void 
     const end = head()
     if (end && end !== from) views.folded(log, end)
     views.release('log')
-    return { head: end, wrong: undefined }
+    return { head: end, wrong: undefined, contradicts: false }
   } catch (error) {
     if (isSqlite(error) && !contradicts(error)) throw error
     views.undo('log')
     const end = head()
-    return { head: end, wrong: `line ${(end?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})` }
+    const wrong = `line ${(end?.seq ?? 0) + 1} cannot be folded (${(error as Error).message})`
+    return { head: end, wrong, contradicts: contradicts(error) }
   }
 }
 
@@ -129,10 +137,11 @@ function requestBefore(views: Views, shelf: Shelf, log: string, command_id: stri
   return views.names.find(partsOf(command_id).name, shelf).some((place) => place.log === log) ? command_id : undefined
 }
 
-/** Folds what a log holds beyond where the views have come. */
-export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): void {
-  const { wrong } = foldLog({ views, events, shelf }, log, { from: views.head(log), until: Number.POSITIVE_INFINITY })
+/** Folds what a log holds beyond where the views have come. Returns whether that can stand beside what they hold. */
+export function catchUp(views: Views, events: Events, shelf: Shelf, log: string): boolean {
+  const { wrong, contradicts } = foldLog({ views, events, shelf }, log, { from: views.head(log), until: Number.POSITIVE_INFINITY })
   if (wrong !== undefined) views.noteDamage(log, wrong)
+  return !contradicts
 }
 
 export interface Progress {
@@ -179,7 +188,7 @@ export function* fill(
   views.begin()
   for (const log of shelf.names()) {
     const folded = without.has(lastName(log))
-      ? { head: undefined, wrong: 'it contradicts a newer log: what came between them is lost' }
+      ? { head: undefined, wrong: 'it contradicts a newer log: what came between them is lost', contradicts: true }
       : foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
     if (folded.wrong !== undefined) {
       views.noteDamage(log, folded.wrong)
@@ -305,7 +314,8 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
 
 /**
  * Puts views that were filled beside the live ones in their place. Called between two batches, with every acknowledged
- * line in its file: what grew since the filling is folded first, then one rename decides.
+ * line in its file: what grew since the filling is folded first, then one rename decides. Where that contradicts them, the live
+ * ones stay: a log that lost its end since, as where its file is lost, would else keep a newer one out of the views.
  */
 export function adopt(
   { fresh, live, gathered, shelf }: { fresh: string; live: Views; gathered: Gathered; shelf: Shelf },
@@ -316,7 +326,7 @@ export function adopt(
   try {
     views.begin()
     for (const [log, end] of ends) views.putHead(log, end)
-    for (const log of others) catchUp(views, gathered.events, shelf, log)
+    for (const log of others) if (!catchUp(views, gathered.events, shelf, log)) return live
     views.commit(mark)
     views.harden(mark)
   } finally {

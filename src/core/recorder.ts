@@ -77,10 +77,7 @@ export class Recorder {
         this.#log.settle()
         return this.#mark
       },
-      replace: (adopt) =>
-        this.#tending(() => {
-          this.#deciding.views = adopt(this.#mark, this.#deciding.views)
-        }),
+      replace: (adopt) => this.#tending(() => this.#deciding.adopt(adopt(this.#mark, this.views))),
     })
     const failed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)
     this.#syncing = new Syncing(parts.log, this.#queue, (batch) => this.#answer(batch), failed)
