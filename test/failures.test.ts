@@ -571,6 +571,28 @@ describe('a checkpoint that takes its time', () => {
     expect(journals[0]).not.toContain('meanwhile')
   })
 
+  it('begins, where it is due, also while somebody always reads', async () => {
+    const { segment } = bounds
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    bounds.segment = 64 * 1024
+    let stop = false
+    const again = async (ask: () => Promise<unknown>) => {
+      while (!stop) await ask()
+    }
+    const all = Promise.all([
+      again(() => running.admin.append(session_id, said('one more'))),
+      ...Array.from({ length: 4 }, () => again(() => running.admin.get(`/api/v1/sessions?limit=1`))),
+    ])
+    try {
+      await expect.poll(() => wals(running.home)[0], { timeout: 20_000 }).not.toMatch(/-000001\.wal$/)
+    } finally {
+      stop = true
+      await all
+      bounds.segment = segment
+    }
+  })
+
   it('holds up whoever would make the journal longer than a start should go through, and lets them go on when it ends', async () => {
     const { segment } = bounds
     const { running, session_id, end } = await underWay()

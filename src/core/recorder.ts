@@ -66,6 +66,7 @@ export class Recorder {
         this.#tending(() => this.#deciding.views.harden(this.#mark))
       },
       die: (error) => this.#die(error, []),
+      report: parts.report,
     })
     this.beside = new Beside({
       token: parts.source.uuid,
@@ -176,6 +177,8 @@ export class Recorder {
   async #between(): Promise<void> {
     await this.#syncing.underWay
     for (const job of this.#jobs.splice(0)) await job()
+    // Where somebody always reads, nothing else is ever waited for.
+    if (!this.#closed) this.#steps.look()
   }
 
   /** Decides what has queued, for about as long as a sync takes, and writes it. It is answered when it has been synced. */
@@ -351,10 +354,7 @@ export class Recorder {
     } catch {
       return // The views are being brought back; the next commit comes with the next batch.
     }
-    if (!this.#log.due || this.#steps.checkpointing) return
-    this.checkpoint().catch((error: Error) =>
-      this.#parts.report('a checkpoint failed; the journal is kept', { error: error.message }),
-    )
+    this.#steps.look()
   }
 
   /** Makes everything durable without the journal. Recording goes on meanwhile; one at a time. */

@@ -1,11 +1,12 @@
 // Bringing everything to where it can do without the journal and without the recorder's memory: each line to its file, each row
 // to the views. It is done in steps, between which recording goes on.
 
-import { type Log, SyncFailed } from './log.ts'
+import { type Log, type Report, SyncFailed } from './log.ts'
 import { pacer, turn } from './turn.ts'
 
 const SLICE_MS = 1
 const PAUSE_MS = 1
+const AGAIN_MS = 100
 
 /** What it needs of the recorder. */
 interface Recording {
@@ -18,11 +19,14 @@ interface Recording {
   harden(): void
   /** What the disk holds is unknown from now on. */
   die(error: Error): void
+  report: Report
 }
 
 export class Steps {
   readonly #recording: Recording
   #checkpointing: Promise<void> | undefined
+  /** When a checkpoint was last begun because one was due. */
+  #begun = Number.NEGATIVE_INFINITY
 
   constructor(recording: Recording) {
     this.#recording = recording
@@ -44,8 +48,19 @@ export class Steps {
 
   /** All there is by now, and not only what there was when one began that is under way. */
   async lastCheckpoint(): Promise<void> {
-    await this.#checkpointing?.catch(() => {})
+    await this.#checkpointing?.catch((error: Error) => {
+      if (error instanceof SyncFailed) throw error
+    })
     await this.checkpoint()
+  }
+
+  /** Sees whether the journal has grown enough for a checkpoint; where the last one failed, not at once again. */
+  look(): void {
+    const now = performance.now()
+    if (this.checkpointing || !this.#recording.log.due || now - this.#begun < AGAIN_MS) return
+    this.#begun = now
+    const failed = ({ message }: Error) => this.#recording.report('a checkpoint failed; the journal is kept', { error: message })
+    this.checkpoint().catch(failed)
   }
 
   /** Makes everything durable without the journal; one at a time. */

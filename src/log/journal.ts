@@ -218,13 +218,11 @@ export class Journal {
     for (const segment of old) {
       // Nobody is to read what is on its way out.
       this.#segments = this.#segments.filter((kept) => kept !== segment)
-      try {
-        await this.#disk.removeLarge(segment.path)
-        this.#disk.syncFolderNow(this.#folder)
-      } catch (error) {
+      await this.#disk.removeLarge(segment.path).catch((error: unknown) => {
         this.#segments = [segment, ...this.#segments]
         throw error
-      }
+      })
+      this.#disk.syncFolderNow(this.#folder)
     }
   }
 
