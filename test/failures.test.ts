@@ -508,10 +508,10 @@ describe('a log that is found damaged', () => {
   })
 })
 
-describe('a journal that is no longer needed', () => {
-  it('takes its time to go, while recording goes on and nobody reads it any more; where it does not go, the next checkpoint removes it', async () => {
+describe('a checkpoint that takes its time', () => {
+  /** One whose last step, which removes the journal before, is not known to be done until it is told to end. */
+  async function underWay() {
     const { running, disk } = await runOnFailingDisk()
-    const { recorder } = running.sessile
     const { session_id } = (await running.admin.start()).body
     let [tell, end] = [() => {}, () => {}]
     const gone = new Promise<void>((resolve) => {
@@ -524,8 +524,15 @@ describe('a journal that is no longer needed', () => {
         end = resolve
       })
     }
-    const checkpoint = recorder.checkpoint()
+    const checkpoint = running.sessile.recorder.checkpoint()
     await gone
+    disk.removeLarge = realDisk.removeLarge
+    return { running, disk, session_id, checkpoint, end: () => end() }
+  }
+
+  it('lets recording go on while the journal goes, which nobody reads any more; where it does not go, the next one removes it', async () => {
+    const { running, disk, session_id, checkpoint, end } = await underWay()
+    const { recorder } = running.sessile
     expect((await running.admin.append(session_id, said('meanwhile'))).status).toBe(201)
     expect(running.sessile.log.since(0)).toBeUndefined()
     end()
@@ -537,28 +544,6 @@ describe('a journal that is no longer needed', () => {
     await recorder.checkpoint()
     expect(wals(running.home)).toHaveLength(1)
   })
-})
-
-describe('a checkpoint that takes its time', () => {
-  /** One that has come to its last step, which takes until it is told to end. */
-  async function underWay() {
-    const { running, disk } = await runOnFailingDisk()
-    const { session_id } = (await running.admin.start()).body
-    let [tell, end] = [() => {}, () => {}]
-    const begun = new Promise<void>((resolve) => {
-      tell = resolve
-    })
-    disk.removeLarge = (path) => {
-      tell()
-      return new Promise((resolve) => {
-        end = () => resolve(realDisk.removeLarge(path))
-      })
-    }
-    void running.sessile.recorder.checkpoint()
-    await begun
-    disk.removeLarge = realDisk.removeLarge
-    return { running, session_id, end: () => end() }
-  }
 
   it('is followed by another where the service stops meanwhile: nothing is left for the start to do', async () => {
     const { running, session_id, end } = await underWay()

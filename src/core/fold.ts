@@ -188,7 +188,7 @@ export function* fill(
   views.begin()
   for (const log of shelf.names()) {
     const folded = without.has(lastName(log))
-      ? { head: undefined, wrong: 'it contradicts a newer log: what came between them is lost', contradicts: true }
+      ? { head: undefined, wrong: 'it contradicts a newer log: what came between them is lost' }
       : foldLog({ views, events, shelf, settled }, log, { from: undefined, until: until(log) }, () => done.records++)
     if (folded.wrong !== undefined) {
       views.noteDamage(log, folded.wrong)

@@ -32,13 +32,9 @@ export class Steps {
     this.#recording = recording
   }
 
-  get checkpointing(): boolean {
-    return this.#checkpointing !== undefined
-  }
-
   /** Lines come faster than a checkpoint can bring them to where they need no journal: it has to end before there are more. */
   get holdsUp(): boolean {
-    return this.checkpointing && this.#recording.log.overfull
+    return this.#checkpointing !== undefined && this.#recording.log.overfull
   }
 
   /** Others get their turn, and a checkpoint that holds everything up as much time as there is. */
@@ -57,7 +53,7 @@ export class Steps {
   /** Sees whether the journal has grown enough for a checkpoint; where the last one failed, not at once again. */
   look(): void {
     const now = performance.now()
-    if (this.checkpointing || !this.#recording.log.due || now - this.#begun < AGAIN_MS) return
+    if (this.#checkpointing || !this.#recording.log.due || now - this.#begun < AGAIN_MS) return
     this.#begun = now
     const failed = ({ message }: Error) => this.#recording.report('a checkpoint failed; the journal is kept', { error: message })
     this.checkpoint().catch(failed)
