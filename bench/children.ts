@@ -138,3 +138,16 @@ export function memoryOf(pid: number): { resident: number; peak: number } | unde
     return undefined
   }
 }
+
+/** Goes to the end of a rebuild in a process of its own; returns the most that it held in memory, in bytes. */
+export async function heldByRebuild(home: string): Promise<number> {
+  const child = sessileVerb(home, ['rebuild'])
+  let most = 0
+  // What a process held at most is gone with it, so it is asked until then.
+  const clock = setInterval(() => {
+    most = Math.max(most, memoryOf(child.pid as number)?.peak ?? 0)
+  }, 10)
+  await ended(child, 'rebuild')
+  clearInterval(clock)
+  return most
+}

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { scheduler } from 'node:timers/promises'
-import { call, echoServer, ended, memoryOf, type Server, scripted, sessileServer, sessileVerb } from './children.ts'
+import { call, echoServer, heldByRebuild, memoryOf, type Server, scripted, sessileServer } from './children.ts'
 import { leaveOut, type Row, rowsOf, scratch } from './measure.ts'
 import { requestsTo, type Session } from './sessile.ts'
 
@@ -190,17 +190,7 @@ async function rebuilding({ rounds, full }: Effort): Promise<Row[]> {
     await server.stop()
     made = records
     const peak: Figures = new Map()
-    for (let round = 0; round < rounds; round++) {
-      const child = sessileVerb(path, ['rebuild'])
-      let most = 0
-      // What a process held at most is gone with it, so it is asked until then.
-      const clock = setInterval(() => {
-        most = Math.max(most, memoryOf(child.pid as number)?.peak ?? 0)
-      }, 10)
-      await ended(child, 'rebuild')
-      clearInterval(clock)
-      note(peak, 'sessile rebuild', most / MIB)
-    }
+    for (let round = 0; round < rounds; round++) note(peak, 'sessile rebuild', (await heldByRebuild(path)) / MIB)
     rows.push(...rowsOf(`memory while ${records.toLocaleString('en')} records are rebuilt, the most`, 'MiB', peak))
   }
   remove()

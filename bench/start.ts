@@ -1,5 +1,5 @@
 // How long does a start take after a clean stop, by the number of logs, which it should not depend on; and after a crash,
-// by the length of the journal that was left, on which it does?
+// by the length of the journal that was left, on which it does? And what does a rebuild hold in memory, which begins with a start?
 
 import { execFileSync } from 'node:child_process'
 import { cpSync, rmSync, statSync } from 'node:fs'
@@ -8,6 +8,7 @@ import { openLog, openRecorder } from '../src/app.ts'
 import { type Log, sessionLog } from '../src/core/log.ts'
 import { type Sessile, system } from '../src/core/sessile.ts'
 import { fileOf } from '../src/log/shelf.ts'
+import { heldByRebuild } from './children.ts'
 import { type Row, rowsOf, scratch } from './measure.ts'
 import { append, begun, configOf, end, said } from './sessile.ts'
 
@@ -88,6 +89,7 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
   const fill = await filler(sessile, living, ids)
   const taken = new Map<string, number[]>()
   const perMib = new Map<string, number[]>()
+  const held = new Map<string, number[]>()
   for (const mib of seconds > 1 ? [1, 64, 256] : [1, 64]) {
     await fill(mib * MIB)
     const name = `a journal of ${mib} MiB`
@@ -100,6 +102,9 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
       name,
       times.map((ms) => ms / mib),
     )
+    // Nothing where the system does not say.
+    const most = await heldByRebuild(left)
+    if (most > 0) held.set(name, [most / MIB])
     rmSync(left, { recursive: true })
   }
   await sessile.recorder.close()
@@ -107,6 +112,7 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
   return [
     ...rowsOf('start after a crash', 'ms', taken, 'a journal of 1 MiB'),
     ...rowsOf('start after a crash, for each MiB', 'ms', perMib, 'a journal of 1 MiB'),
+    ...rowsOf('memory of a rebuild after a crash, the most', 'MiB', held),
   ]
 }
 

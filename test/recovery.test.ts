@@ -15,7 +15,9 @@ import {
 import { join } from 'node:path'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
+import { bounds } from '../src/core/bounds.ts'
 import { openDatabase } from '../src/core/tables.ts'
+import { type Disk, realDisk } from '../src/log/disk.ts'
 import { JournalDamaged } from '../src/log/journal.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
 import {
@@ -23,6 +25,7 @@ import {
   crashedCopy,
   filesUnder,
   type Json,
+  later,
   linesIn,
   logBytes,
   makeHome,
@@ -166,6 +169,40 @@ describe('a start after a crash', () => {
     expect((await running.admin.start({ user_id: 'bob' })).status).toBe(201)
     const again = await running.restart()
     await refused(again, () => again.admin.append(session_id, said('more')), 503, 'log-damaged')
+  })
+
+  it('goes through a journal a part at a time, and through it again for what it has no room for', async () => {
+    const running = await run()
+    const begun: { user_id: string; session_id: string; texts: string[] }[] = []
+    for (const user_id of ['ada', 'bob', 'cleo', 'dora', 'eve', 'fay'])
+      begun.push({ user_id, session_id: (await running.admin.start({ user_id })).body.session_id, texts: [] })
+    // Commands of several records, some longer than what is read at a time, and their sessions in turns.
+    for (let round = 0; round < 4; round++)
+      for (const { user_id, session_id, texts } of begun) {
+        const more = Array.from({ length: 1 + ((round * 5) % 7) }, (_, n) => `${round}.${n}`)
+        texts.push(...more)
+        const body = more.map((text) => said(text, { user_id }))
+        expect((await running.admin.append(session_id, body)).status).toBe(201)
+      }
+    const home = crashedCopy(running.home)
+    rmSync(join(home, 'logs', 'users'), { recursive: true, force: true })
+    const length = readFileSync(segment(home)).lastIndexOf(0x7d) + 2
+    truncateSync(segment(home), length)
+    const { journalRead, journalHeld } = bounds
+    later(() => void Object.assign(bounds, { journalRead, journalHeld }))
+    Object.assign(bounds, { journalRead: 1000, journalHeld: 5000 })
+    const reads: number[] = []
+    const read: Disk['read'] = (fd, bytes, position) => {
+      reads.push(bytes.length)
+      return realDisk.read(fd, bytes, position)
+    }
+    const again = await run(home, {}, undefined, { disk: { ...realDisk, read } })
+    expect(Math.max(...reads)).toBeLessThan(length / 3)
+    expect(reads.reduce((sum, bytes) => sum + bytes, 0)).toBeGreaterThan(12 * length)
+    for (const { session_id, texts } of begun) expect(await transcript(again, session_id)).toEqual(texts)
+    again.sessile.log.settle()
+    expect(await cli(home, ['verify'])).toMatchObject({ code: 0 })
+    expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
   })
 
   it('never appends to an old segment: each start begins a new epoch', async () => {

@@ -4,7 +4,7 @@ import type { Grown } from './beside.ts'
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { End } from './heads.ts'
-import { countsInPart, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
+import { countsInPart, type JournalLine, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn, statedHash } from './seal.ts'
@@ -243,21 +243,8 @@ export function follow(views: Views, events: Events, log: Log): string | undefin
     const lines = lsn <= log.lsn ? log.since(Math.min(lsn, trailing)) : undefined
     if (!lines) return 'the journal does not reach from where they stand to its end'
     let latest = timestamp
-    const seen = new Map<string, Seen>()
     views.begin()
-    for (const { log, offset, bytes, lsn: own } of lines) {
-      const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
-      const skimmed = skim(line.bytes)
-      // Of a line that was folded already, the end of its log and its name may not be in their tables.
-      views.name(skimmed?.command_id, log, offset)
-      if (own > lsn && (!skimmed || views.folds(skimmed.type))) foldLine(views, events, line)
-      seen.set(log, { last: line, whole: skimmed ? line : seen.get(log)?.whole })
-    }
-    for (const [log, own] of seen) {
-      const head = endOf(own, views.head(log))
-      views.putHead(log, head)
-      latest = Math.max(latest, head.at)
-    }
+    for (const some of lines) latest = Math.max(latest, followSome(views, events, some, lsn))
     views.commit({ journal, lsn: log.lsn, timestamp: latest })
     return undefined
   } catch (error) {
@@ -265,6 +252,26 @@ export function follow(views: Views, events: Events, log: Log): string | undefin
     if (isFull(error)) throw error
     return `they could not be brought up: ${(error as Error).message}`
   }
+}
+
+/** Folds those of these lines that come after this place in order; returns when the last of them was recorded. */
+function followSome(views: Views, events: Events, lines: readonly JournalLine[], lsn: number): number {
+  const seen = new Map<string, Seen>()
+  for (const { log, offset, bytes, lsn: own } of lines) {
+    const line = { bytes: bytes.subarray(0, bytes.length - 1), offset, end: offset + bytes.length }
+    const skimmed = skim(line.bytes)
+    // Of a line that was folded already, the end of its log and its name may not be in their tables.
+    views.name(skimmed?.command_id, log, offset)
+    if (own > lsn && (!skimmed || views.folds(skimmed.type))) foldLine(views, events, line)
+    seen.set(log, { last: line, whole: skimmed ? line : seen.get(log)?.whole })
+  }
+  let latest = 0
+  for (const [log, own] of seen) {
+    const head = endOf(own, views.head(log))
+    views.putHead(log, head)
+    latest = Math.max(latest, head.at)
+  }
+  return latest
 }
 
 async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, report: Report): Promise<Views> {

@@ -75,8 +75,11 @@ export interface Log extends Shelf {
   settle(): void
   /** The same in steps, of which each is short: the lines that were acknowledged when it began are in their files when it ends. */
   settling(): Iterable<void>
-  /** The acknowledged lines after this place in order; undefined if the journal does not reach from there to its end. */
-  since(lsn: number): Iterable<JournalLine> | undefined
+  /**
+   * The acknowledged lines after this place in order, some at a time, which are there until the next are asked for; undefined if the
+   * journal does not reach from there to its end.
+   */
+  since(lsn: number): Iterable<readonly JournalLine[]> | undefined
   /** The disk is too full for the views: gives up the room that was kept for them, and takes no lines until it is there again. */
   giveRoom(): void
   /** Is the room there that is kept for the views? Where it was given up it is made again as soon as that can be. */

@@ -4,6 +4,7 @@
 import { join } from 'node:path'
 import { lastName, type Report } from '../core/log.ts'
 import { codeOf, type Disk, withFile, writeAll } from './disk.ts'
+import type { Piece } from './portions.ts'
 
 export const quarantineOf = (journal: string) => join(journal, 'quarantine')
 
@@ -60,7 +61,7 @@ export class Harmed {
   }
 
   /** Only a log whose lines are safe is given up: where the whole disk fails, that of one log means nothing. */
-  setAside(log: string, offset: number, bytes: Buffer, why: string): void {
+  setAside(log: string, { offset, bytes }: Piece, why: string): void {
     keepAside(this.#disk, this.#journal, asideName(log, offset), bytes)
     this.note(log, why)
   }

@@ -3,11 +3,12 @@
 
 import { dirname } from 'node:path'
 import { bounds } from '../core/bounds.ts'
-import { type JournalLine, type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
+import { type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
 import { pacer } from '../core/turn.ts'
 import { Harmed, isLost, isMisplaced, isOutOfReach, twice, unwritable } from './aside.ts'
-import { codeOf, type Disk, each, isOutOfDescriptors, readAll, writeAll } from './disk.ts'
+import { codeOf, type Disk, each, isOutOfDescriptors, readInto, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
+import { Extents, foreignIn, type Holds, type Piece, piecesOf, wrongLength } from './portions.ts'
 import { fileOf, logsOf, readOn } from './shelf.ts'
 import { type Pieces, Slabs, together } from './slabs.ts'
 
@@ -41,6 +42,8 @@ export class Copies {
   readonly #ends = new Map<string, number>()
   readonly #harmed: Harmed
   readonly #slabs = new Slabs()
+  /** Room for what a file holds. */
+  #found = Buffer.alloc(0)
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
   #folders = new Set<string>()
@@ -210,9 +213,9 @@ export class Copies {
     const pending = this.#pending.get(log)
     if (!pending || pending.length === 0) return // Somebody could not wait, and settled it.
     const { offset, length } = pending
-    const bytes = this.#slabs.atOnce(pending)
-    const wrong = this.damaged.get(log) ?? this.#place(log, offset, bytes, givesUp)
-    if (wrong !== undefined) this.#harmed.setAside(log, offset, bytes, wrong)
+    const piece = { offset, bytes: this.#slabs.atOnce(pending) }
+    const wrong = this.damaged.get(log) ?? this.#place(log, piece, givesUp)
+    if (wrong !== undefined) this.#harmed.setAside(log, piece, wrong)
     this.#touched.add(log)
     this.#slabs.release(pending)
     this.#bytes -= length
@@ -222,10 +225,11 @@ export class Copies {
   }
 
   /** Brings these bytes to their place in the file, or says why that cannot be. */
-  #place(log: string, offset: number, bytes: Buffer, givesUp: (error: unknown) => boolean): string | undefined {
+  #place(log: string, piece: Piece, givesUp: (error: unknown) => boolean): string | undefined {
+    const { offset, bytes } = piece
     try {
       return twice(() => {
-        const fd = this.#fd(log, offset, bytes)
+        const fd = this.#fd(log, piece)
         if (typeof fd === 'string') return fd
         writeAll(this.#disk, fd, bytes, offset)
         this.#remember(log, offset + bytes.length)
@@ -247,7 +251,7 @@ export class Copies {
   }
 
   /** The open file of a log; or why what the file holds is not what the recorder left there. */
-  #fd(log: string, offset: number, bytes: Buffer): number | string {
+  #fd(log: string, piece: Piece): number | string {
     const known = this.#open.get(log)
     if (known !== undefined) {
       this.#open.delete(log)
@@ -255,11 +259,12 @@ export class Copies {
       return known
     }
     const path = fileOf(this.#home, log)
-    if (offset === 0) this.#makeFolders(path)
-    const fd = this.#disk.open(path, offset === 0)
+    const isFirst = piece.offset === 0
+    if (isFirst) this.#makeFolders(path)
+    const fd = this.#disk.open(path, isFirst)
     let wrong: string | undefined = 'its file cannot be read'
     try {
-      wrong = this.#mismatch(fd, offset, bytes)
+      wrong = this.#mismatch(fd, piece)
     } finally {
       if (wrong !== undefined) this.#disk.close(fd)
     }
@@ -290,18 +295,20 @@ export class Copies {
    * what a failed sync left in memory alone. Bytes that a crash left as zeros are written over. Anything else was not written
    * by Sessile: that file is left as it is, its lines are set aside, and it takes no more.
    */
-  redo(lines: readonly JournalLine[]): void {
-    for (const [log, { offset, bytes }] of piecesOf(lines)) {
+  redo(extents: Extents, holds: Holds): void {
+    for (const [log, piece] of piecesOf(extents, holds)) {
       this.#touched.add(log)
-      const wrong = this.#place(log, offset, bytes, isLost)
-      if (wrong !== undefined) this.#harmed.setAside(log, offset, bytes, wrong)
+      const wrong = this.#place(log, piece, isLost)
+      if (wrong !== undefined) this.#harmed.setAside(log, piece, wrong)
     }
   }
 
-  /** Why these bytes cannot be put at this offset: what the file holds there was left by neither Sessile nor a crash. */
-  #mismatch(fd: number, offset: number, expected: Buffer): string | undefined {
-    const length = wrongLength(this.#disk.size(fd), offset, offset + expected.length)
-    return length ?? foreignIn(readAll(this.#disk, fd, offset), offset, expected)
+  /** Why this cannot be put in its place: what the file holds there was left by neither Sessile nor a crash. */
+  #mismatch(fd: number, { offset, bytes }: Piece): string | undefined {
+    const wrong = wrongLength(this.#disk.size(fd), offset, offset + bytes.length)
+    if (wrong !== undefined) return wrong
+    if (this.#found.length < bytes.length) this.#found = Buffer.allocUnsafeSlow(2 * bytes.length)
+    return foreignIn(readInto(this.#disk, fd, this.#found.subarray(0, bytes.length), offset), offset, bytes)
   }
 
   // --- checkpoints --------------------------------------------------------------------------------------------------
@@ -310,7 +317,7 @@ export class Copies {
    * Makes every file touched since the last time durable, and the names that lead to it. Of a file that is out of reach
    * nobody knows what is durable: what the journal `holds` of it is set aside.
    */
-  async harden(holds: () => Iterable<JournalLine>): Promise<void> {
+  async harden(holds: Holds): Promise<void> {
     // Others have their turn meanwhile: all that was acknowledged by now is in its file at the end.
     const pace = pacer(SLICE_MS)
     for (const _ of this.settling()) await pace()
@@ -322,13 +329,19 @@ export class Copies {
       await each([...touched], (log) => this.#syncFile(log, lost))
       await each([...folders], (folder) => this.#disk.syncFolder(folder))
       this.#mustStayLost(lost)
-      const theirs = lost.size === 0 ? [] : [...holds()].filter(({ log }) => lost.has(log))
-      for (const [log, { offset, bytes }] of piecesOf(theirs)) this.#harmed.setAside(log, offset, bytes, lost.get(log) as string)
+      if (lost.size > 0) this.#setAside(lost, holds)
     } catch (error) {
       for (const log of touched) this.#touched.add(log)
       for (const folder of folders) this.#folders.add(folder)
       throw error
     }
+  }
+
+  /** All that the journal holds of these logs is put where it can be found. */
+  #setAside(why: ReadonlyMap<string, string>, holds: Holds): void {
+    const theirs = new Extents()
+    for (const lines of holds()) for (const line of lines) if (why.has(line.log)) theirs.note(line)
+    for (const [log, piece] of piecesOf(theirs, holds)) this.#harmed.setAside(log, piece, why.get(log) as string)
   }
 
   /** The open file of a log, or why it is out of reach. */
@@ -368,28 +381,4 @@ export class Copies {
     clearTimeout(this.#next)
     this.#keepOpen(0)
   }
-}
-
-/** What these lines are for each of their logs, which lie in it without a gap. */
-function* piecesOf(lines: Iterable<JournalLine>): Generator<[string, { offset: number; bytes: Buffer }]> {
-  const own = new Map<string, { offset: number; pieces: Buffer[] }>()
-  for (const { log, offset, bytes } of lines) {
-    const known = own.get(log)
-    if (known) known.pieces.push(bytes)
-    else own.set(log, { offset, pieces: [bytes] })
-  }
-  for (const [log, { offset, pieces }] of own) yield [log, { offset, bytes: Buffer.concat(pieces) }]
-}
-
-/** Why a file of this size cannot have lines put from one place to another: it ends before them, or behind them. */
-export function wrongLength(size: number, from: number, to: number): string | undefined {
-  if (size < from) return `its file ends at byte ${size}, and its next record begins at byte ${from}`
-  return size > to ? `its file has ${size - to} bytes that no record accounts for` : undefined
-}
-
-/** Where bytes stand that neither a crash nor Sessile can have left: not the expected ones, and not zeros. */
-export function foreignIn(found: Buffer, offset: number, expected: Buffer): string | undefined {
-  if (found.equals(expected.subarray(0, found.length))) return undefined
-  const at = found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
-  return at < 0 ? undefined : `its file differs from the journal at byte ${offset + at}`
 }

@@ -84,8 +84,8 @@ export class FileLog implements Log {
       disk.syncFolderNow(logsOf(home))
       disk.syncFolderNow(home)
       const copies = new Copies(endingAtSyncs(disk, lost), home, folder, files, report)
-      room.spend(() => copies.redo(survived))
-      if (survived.length > 0) report('records were recovered from the journal', { records: survived.length })
+      room.spend(() => copies.redo(survived.extents, () => journal.linesIn()))
+      if (survived.count > 0) report('records were recovered from the journal', { records: survived.count })
       // A disk that is not the real one lives in this thread.
       return new FileLog(lock, journal, copies, files, room, sit ?? (bare === realDisk ? inThread(lock.sign) : undefined))
     } catch (error) {
@@ -207,7 +207,7 @@ export class FileLog implements Log {
     return this.#copies.settling()
   }
 
-  since(lsn: number): JournalLine[] | undefined {
+  since(lsn: number): Iterable<readonly JournalLine[]> | undefined {
     return this.#journal.since(lsn)
   }
 

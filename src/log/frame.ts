@@ -62,7 +62,7 @@ export function readHeader(bytes: Buffer): Header | undefined {
 }
 
 /** How long the frames of these lines are. */
-export const lengthOf = (lines: readonly Line[]) => lines.reduce((sum, { log, length }) => sum + FRAME + log.length + length, 0)
+const lengthOf = (lines: readonly Line[]) => lines.reduce((sum, { log, length }) => sum + FRAME + log.length + length, 0)
 
 export const seedOf = (segment: string) => crc32(Buffer.from(segment, 'hex'))
 
@@ -188,8 +188,9 @@ export function readFrame(bytes: Buffer, at: number, seed: number | undefined): 
   }
 }
 
-export interface Frames {
-  lines: JournalLine[]
+/** What a segment turned out to hold, when all of its frames had been read. */
+export interface Ending {
+  lines: number
   /** Where the last whole command ends: from here on there is nothing, or a torn tail. */
   end: number
   /** Bytes after `end` that are not zero: what a crash left of a batch that nobody was told about. */
@@ -198,8 +199,12 @@ export interface Frames {
   damaged: { at: number; lsn: number } | undefined
 }
 
+/** A part of a segment's file, fewer bytes where it ends. Whoever gives it may use its room again for the next. */
+export type Part = (from: number, length: number) => Buffer
+
 /**
- * Reads the frames of a segment.
+ * Reads the frames of a segment, so many bytes at a time, and tells the lines of whole commands: what is told together is there
+ * until the next is asked for.
  *
  * The first bad frame ends the reading. It is either where a crash tore the last writes, which the disk may have
  * made durable in any order and any part, or damage to something that had been acknowledged. The difference: if any
@@ -208,30 +213,48 @@ export interface Frames {
  * was told. (Damage that strikes the very last ones after they were acknowledged looks the same. Their lines are then in
  * the session files, unless the machine lost power in the same moment.)
  */
-export function readFrames(bytes: Buffer, { segment, first, copied }: Header): Frames {
-  const seed = seedOf(segment)
-  const lines: JournalLine[] = []
-  let at = HEADER
-  let whole = { lines: 0, end: HEADER }
+export function* readFrames(part: Part, header: Header, atOnce: number): Generator<JournalLine[], Ending> {
+  const seed = seedOf(header.segment)
+  let [end, lines, length] = [HEADER, 0, atOnce]
   for (;;) {
-    const frame = readFrame(bytes, at, seed)
-    if (!frame || frame.lsn !== first + lines.length) break
-    lines.push(frame)
-    at = frame.end
-    if (!frame.more) whole = { lines: lines.length, end: at }
+    const bytes = part(end, length)
+    const { frames, whole, bad } = framesIn(bytes, header.first + lines, seed)
+    if (whole > 0) {
+      end += frames[whole - 1]?.end as number
+      lines += whole
+      yield frames.slice(0, whole)
+      length = atOnce
+    } else if (bytes.length === length) {
+      // A command that goes on behind what was read, or a bad place: more of it tells.
+      length *= 2
+    } else {
+      const torn = bytes.subarray(0, lastByte(bytes))
+      const at = end + bad
+      const synced = at < header.copied || provesSync(torn, bad, end, seed)
+      const damaged = synced ? { at, lsn: header.first + lines + frames.length } : undefined
+      return { lines, end, torn: torn.length > 0 ? torn : undefined, damaged }
+    }
   }
-  lines.length = whole.lines
-  const last = lastByte(bytes)
-  const torn = last > whole.end ? bytes.subarray(whole.end, last) : undefined
-  const synced = at < copied || (torn !== undefined && provesSync(bytes, at, last, seed))
-  const damaged = synced ? { at, lsn: first + lines.length } : undefined
-  return { lines, end: whole.end, torn, damaged }
 }
 
-function provesSync(bytes: Buffer, bad: number, last: number, seed: number): boolean {
-  for (const at of marks(bytes, bad, last)) {
+/** The good frames here, and how many of them are of whole commands; where the first bad one is. */
+function framesIn(bytes: Buffer, first: number, seed: number): { frames: Frame[]; whole: number; bad: number } {
+  const frames: Frame[] = []
+  let [whole, bad] = [0, 0]
+  for (;;) {
+    const frame = readFrame(bytes, bad, seed)
+    if (!frame || frame.lsn !== first + frames.length) return { frames, whole, bad }
+    frames.push(frame)
+    bad = frame.end
+    if (!frame.more) whole = frames.length
+  }
+}
+
+/** Does any good frame behind the bad place say that more than that had been synced? `from`: where in the segment these bytes begin. */
+function provesSync(bytes: Buffer, bad: number, from: number, seed: number): boolean {
+  for (const at of marks(bytes, bad, bytes.length)) {
     const frame = readFrame(bytes, at, seed)
-    if (frame && frame.synced > bad) return true
+    if (frame && frame.synced > from + bad) return true
   }
   return false
 }

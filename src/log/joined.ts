@@ -6,9 +6,9 @@ import { dirname } from 'node:path'
 import type { JournalLine, Shelf } from '../core/log.ts'
 import { readAnyway } from './anyway.ts'
 import { asideName } from './aside.ts'
-import { foreignIn, wrongLength } from './copies.ts'
 import { codeOf, readingDisk, withFile } from './disk.ts'
-import { surviving } from './journal.ts'
+import { linesIn, surviving } from './journal.ts'
+import { foreignIn, wrongLength } from './portions.ts'
 import { FileShelf, fileOf, journalOf, readOn } from './shelf.ts'
 import { checkFile, checkWayTo } from './way.ts'
 
@@ -28,10 +28,13 @@ interface Joining {
 
 /** A data directory that nobody holds and whose journal is whole, for a copy that is to hold all that was acknowledged. */
 export function leftIn(home: string): Joined {
-  const { segments, survived } = surviving(readingDisk, journalOf(home))
+  const { segments } = surviving(readingDisk, journalOf(home))
+  const lines: JournalLine[] = []
+  for (const some of linesIn(readingDisk, segments))
+    for (const line of some) lines.push({ ...line, bytes: Buffer.from(line.bytes) })
   // What is read here may have died with its writer on the way to the disk; it must not be in a copy alone.
   for (const { path } of segments) withFile(readingDisk, path, false, (fd) => readingDisk.syncNow(fd))
-  return new Joined(home, { logs: new FileShelf(home).names(), lines: survived })
+  return new Joined(home, { logs: new FileShelf(home).names(), lines })
 }
 
 export class Joined implements Shelf {

@@ -17,14 +17,13 @@ import { bounds } from '../core/bounds.ts'
 import { assert } from '../core/errors.ts'
 import type { JournalLine, Line, Report } from '../core/log.ts'
 import { keepAside } from './aside.ts'
-import { type Disk, readAll, withFile, writeAll } from './disk.ts'
+import { type Disk, readAll, readInto, withFile, writeAll } from './disk.ts'
 import {
-  type Frames,
+  type Ending,
   finish,
   HEADER,
   type Header,
   isSegment,
-  lengthOf,
   nameOf,
   type Printed,
   printFrames,
@@ -35,15 +34,25 @@ import {
 } from './frame.ts'
 import { type Hand, OwnHand } from './hand.ts'
 import { type Sheet, uncertain } from './pen.ts'
+import { Extents } from './portions.ts'
 
 /** A start that would lose something which had been acknowledged. It says what, and how to go on. */
 export class JournalDamaged extends Error {}
 
-const COPY_AT_ONCE = 4 * 1024 * 1024
-
 interface Segment {
   header: Header
   path: string
+}
+
+/** What a start counts as recorded, of what it finds in a journal. */
+export interface Surviving {
+  segments: Segment[]
+  /** Paths of what an interrupted start or checkpoint left lying. */
+  stale: string[]
+  /** How many lines there are, and how long their frames. */
+  count: number
+  bytes: number
+  extents: Extents
 }
 
 export class Journal {
@@ -78,12 +87,11 @@ export class Journal {
     this.#hand = new OwnHand(disk, this.#sheet)
   }
 
-  /** Reads what is there and begins a new epoch with it. `survived`: the lines that were durable and not yet checkpointed. */
-  static open(disk: Disk, folder: string, report: Report): { journal: Journal; survived: JournalLine[] } {
+  /** Reads what is there and begins a new epoch with it. `survived`: what was durable and not yet checkpointed. */
+  static open(disk: Disk, folder: string, report: Report): { journal: Journal; survived: Surviving } {
     disk.makeFolder(folder)
-    const { segments, stale, survived } = surviving(disk, folder, (segment, frames) =>
-      setAside(disk, folder, segment, frames, report),
-    )
+    const survived = surviving(disk, folder, (segment, ending) => setAside(disk, folder, segment, ending, report))
+    const { segments, stale } = survived
     const newest = segments.at(-1)?.header
     const first = segments[0]?.header.first ?? 1
     const header: Header = {
@@ -92,12 +100,12 @@ export class Journal {
       first,
       journal: newest?.journal ?? randomBytes(16).toString('hex'),
       segment: randomBytes(16).toString('hex'),
-      copied: HEADER + lengthOf(survived),
+      copied: HEADER + survived.bytes,
     }
-    const { segment, fd, end } = make(disk, folder, header, survived)
+    const { segment, fd, end } = make(disk, folder, header, linesIn(disk, segments))
     for (const path of [...stale, ...segments.map(({ path }) => path)]) disk.remove(path)
     disk.syncFolderNow(folder)
-    return { journal: new Journal(disk, folder, segment, fd, end, first + survived.length - 1), survived }
+    return { journal: new Journal(disk, folder, segment, fd, end, first + survived.count - 1), survived }
   }
 
   get lsn(): number {
@@ -113,7 +121,7 @@ export class Journal {
     return this.#end > bounds.segment
   }
 
-  /** A start goes through all of it, and holds it in memory. */
+  /** A start goes through all of it. */
   get overfull(): boolean {
     return this.#end > 2 * bounds.segment
   }
@@ -176,11 +184,14 @@ export class Journal {
     return true
   }
 
-  since(lsn: number): JournalLine[] | undefined {
+  since(lsn: number): Iterable<JournalLine[]> | undefined {
     if (lsn === this.#lsn) return []
     const first = this.#segments[0]?.header.first ?? 1
-    if (lsn > this.#lsn || lsn < first - 1) return undefined
-    return [...this.linesIn(this.#segments)].filter((line) => line.lsn > lsn)
+    return lsn > this.#lsn || lsn < first - 1 ? undefined : this.#after(lsn)
+  }
+
+  *#after(lsn: number): Generator<JournalLine[]> {
+    for (const lines of this.linesIn()) yield lines.filter((line) => line.lsn > lsn)
   }
 
   /** Goes on in a new segment; returns the ones that a checkpoint may drop when it is done. */
@@ -205,9 +216,9 @@ export class Journal {
     return old
   }
 
-  /** The lines in segments that are about to be dropped. */
-  *linesIn(old: readonly Segment[]): Generator<JournalLine> {
-    for (const segment of old) yield* read(this.#disk, segment).lines
+  /** The lines in these segments, such as are about to be dropped; in all, where none are named. */
+  linesIn(segments: readonly Segment[] = this.#segments): Iterable<JournalLine[]> {
+    return linesIn(this.#disk, segments)
   }
 
   /** Recording goes on meanwhile: to give up what a large file holds takes a disk longer than many syncs. */
@@ -261,31 +272,60 @@ function find(disk: Disk, folder: string): { segments: Segment[]; stale: string[
   return { segments, stale }
 }
 
-/** What a start finds here: the lines that it counts as recorded, in order. Nothing is changed. */
-export function surviving(
-  disk: Disk,
-  folder: string,
-  torn: (segment: Segment, frames: Frames) => void = () => {},
-): { segments: Segment[]; stale: string[]; survived: JournalLine[] } {
+/** What a start finds here. Nothing is changed. */
+export function surviving(disk: Disk, folder: string, torn: (segment: Segment, ending: Ending) => void = () => {}): Surviving {
   const { segments, stale } = find(disk, folder)
-  const survived: JournalLine[] = []
+  const extents = new Extents()
+  let [count, bytes] = [0, 0]
   segments.forEach((segment, i) => {
-    const frames = read(disk, segment)
+    const ending = gone(read(disk, segment), (line) => extents.note(line))
     const last = i === segments.length - 1
-    if (frames.damaged || (frames.torn && !last)) throw damaged(segment, frames, segments, folder)
+    if (ending.damaged || (ending.torn && !last)) throw damaged(segment, ending, segments, folder)
     const next = segments[i + 1]
-    if (next && next.header.first !== segment.header.first + frames.lines.length) throw damaged(segment, frames, segments, folder)
-    for (const line of frames.lines) survived.push(line)
-    if (frames.torn) torn(segment, frames)
+    if (next && next.header.first !== segment.header.first + ending.lines) throw damaged(segment, ending, segments, folder)
+    count += ending.lines
+    bytes += ending.end - HEADER
+    if (ending.torn) torn(segment, ending)
   })
-  return { segments, stale, survived }
+  return { segments, stale, count, bytes, extents }
 }
 
-const read = (disk: Disk, { path, header }: Segment): Frames =>
-  withFile(disk, path, false, (fd) => readFrames(readAll(disk, fd), header))
+/** The lines in these segments, in order. They are not all held at a time: those told together are there until the next are asked for. */
+export function* linesIn(disk: Disk, segments: readonly Segment[]): Generator<JournalLine[]> {
+  for (const segment of segments) yield* read(disk, segment)
+}
+
+function* read(disk: Disk, { path, header }: Segment): Generator<JournalLine[], Ending> {
+  const fd = disk.open(path, false)
+  let room = Buffer.alloc(0)
+  const part = (from: number, length: number) => {
+    const most = Math.max(0, Math.min(length, disk.size(fd) - from))
+    if (room.length < most) room = Buffer.allocUnsafeSlow(most)
+    return readInto(disk, fd, room.subarray(0, most), from)
+  }
+  try {
+    return yield* readFrames(part, header, bounds.journalRead)
+  } finally {
+    disk.close(fd)
+  }
+}
+
+/** Goes to the end of these lines, and tells what is there. */
+function gone(lines: Generator<JournalLine[], Ending>, each: (line: JournalLine) => void): Ending {
+  for (;;) {
+    const next = lines.next()
+    if (next.done) return next.value
+    next.value.forEach(each)
+  }
+}
 
 /** Makes a segment with these lines in it; it gets its name only when they are on the disk. */
-function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]): { segment: Segment; fd: number; end: number } {
+function make(
+  disk: Disk,
+  folder: string,
+  header: Header,
+  lines: Iterable<JournalLine[]>,
+): { segment: Segment; fd: number; end: number } {
   const path = join(folder, nameOf(header))
   const fd = disk.open(`${path}.new`, true)
   try {
@@ -304,38 +344,36 @@ function make(disk: Disk, folder: string, header: Header, lines: JournalLine[]):
 }
 
 /** Writes the header and the lines; returns where they end. */
-function fillSegment(disk: Disk, fd: number, header: Header, lines: JournalLine[]): number {
+function fillSegment(disk: Disk, fd: number, header: Header, lines: Iterable<JournalLine[]>): number {
   disk.truncate(fd, 0)
   writeAll(disk, fd, printHeader(header), 0)
-  let end = HEADER
-  let from = 0
-  while (from < lines.length) {
-    // All copied frames are one batch: none is acknowledged in this segment before all are synced.
-    let [to, bytes] = [from, 0]
-    while (to < lines.length && bytes < COPY_AT_ONCE) bytes += lines[to++]?.bytes.length ?? 0
-    const { bytes: frames } = printFrames(lines.slice(from, to), { first: header.first + from, synced: HEADER })
-    finish(frames, seedOf(header.segment), () => frames)
-    writeAll(disk, fd, frames, end)
-    end += frames.length
-    from = to
+  let [end, first] = [HEADER, header.first]
+  // All copied frames are one batch: none is acknowledged in this segment before all are synced.
+  for (const some of lines) {
+    const { bytes } = printFrames(some, { first, synced: HEADER })
+    finish(bytes, seedOf(header.segment), () => bytes)
+    writeAll(disk, fd, bytes, end)
+    end += bytes.length
+    first += some.length
   }
+  assert(end === header.copied, 'what was to be copied of the journal read otherwise the second time')
   return end
 }
 
-function setAside(disk: Disk, folder: string, { path, header }: Segment, { torn, end, lines }: Frames, report: Report): void {
+function setAside(disk: Disk, folder: string, { path, header }: Segment, { torn, end, lines }: Ending, report: Report): void {
   const aside = keepAside(disk, folder, `torn-${nameOf(header)}`, torn as Buffer)
   report('the torn end of the journal was put aside: it had not been acknowledged', {
     segment: path,
-    after_lsn: header.first + lines.length - 1,
+    after_lsn: header.first + lines - 1,
     at: end,
     bytes: torn?.length,
     aside,
   })
 }
 
-function damaged({ path, header }: Segment, frames: Frames, segments: Segment[], folder: string): JournalDamaged {
-  const lsn = frames.damaged?.lsn ?? header.first + frames.lines.length
-  const at = frames.damaged?.at ?? frames.end
+function damaged({ path, header }: Segment, ending: Ending, segments: Segment[], folder: string): JournalDamaged {
+  const lsn = ending.damaged?.lsn ?? header.first + ending.lines
+  const at = ending.damaged?.at ?? ending.end
   return new JournalDamaged(
     `The journal is damaged in ${path} at byte ${at} (record ${lsn} in order), before records that had been acknowledged. ` +
       `Starting would lose them, so Sessile does not start. The journal spans ${segments.length} segment(s). ${wayOn(folder)}`,

@@ -62,9 +62,9 @@ export class MemoryLog implements Log {
   /** Nobody else can reach it. */
   assertOurs(): void {}
 
-  since(lsn: number): JournalLine[] | undefined {
+  since(lsn: number): JournalLine[][] | undefined {
     if (lsn > this.lsn || lsn < this.#dropped) return undefined
-    return this.#lines.slice(lsn - this.#dropped)
+    return [this.#lines.slice(lsn - this.#dropped)]
   }
 
   names(): Iterable<string> {

@@ -60,6 +60,8 @@ const small: typeof bounds = {
   fewLogs: 1000,
   room: 4096,
   segment: 20_000,
+  journalRead: 1000,
+  journalHeld: 2000,
 }
 
 export async function simulate(seed: number, lives = 6): Promise<Outcome> {
