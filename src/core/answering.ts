@@ -6,7 +6,7 @@ import type { Shelf } from './log.ts'
 import type { Remembered } from './names.ts'
 import { contentOf, flat, flatText, isErased, parseLine, type Recorded } from './record.ts'
 import { unnumbered } from './sight.ts'
-import { placeAt, soundLines } from './sound.ts'
+import { placeAt, SoundLines } from './sound.ts'
 import type { Asked, Waiting } from './waiting.ts'
 
 /** Makes the answer while what was recorded is being synced: then nothing else of the command has to be kept till it can be given. */
@@ -51,8 +51,9 @@ function told({ command, request, asked, revealed }: Waiting, records: Recorded[
 function recall(places: readonly Remembered[], command_id: string | undefined, shelf: Shelf, events: Events): Recorded[] {
   const records: Recorded[] = []
   for (const { log, offset } of places) {
-    for (const line of soundLines(shelf, log, { from: placeAt(shelf, log, offset) })) {
-      const record = parseLine(line.bytes)
+    const lines = new SoundLines(shelf, log, { from: placeAt(shelf, log, offset) })
+    while (lines.advance()) {
+      const record = parseLine(lines.bytes)
       if (isErased(record)) continue
       if (record.command_id !== command_id) break
       records.push(events.upcast(record))

@@ -149,8 +149,65 @@ export interface PlacedLine {
 }
 
 const ignored = () => {}
+const NOTHING = Buffer.alloc(0)
 
-/** The whole lines of a log from an offset, without their newlines; an unfinished last line is left out, and told of. */
+/** Goes over the whole lines of a log, one after the other. It is at one of them, and keeps none. */
+export class Lines {
+  /** The line that it is at, without its newline. */
+  bytes: Buffer = NOTHING
+  offset: number
+  /** Where the next line begins. */
+  end: number
+  readonly #shelf: Shelf
+  readonly #log: string
+  readonly #to: number
+  #chunk: Buffer = NOTHING
+  /** Where in the chunk the next line begins. */
+  #at = 0
+  #read: number
+  #more = true
+
+  constructor(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY) {
+    this.#shelf = shelf
+    this.#log = log
+    this.#to = to
+    this.offset = from
+    this.end = from
+    this.#read = from
+  }
+
+  /** Goes on to the next line; false where there is none. */
+  advance(): boolean {
+    let newline = this.#chunk.indexOf(10, this.#at)
+    while (newline < 0) {
+      if (!this.#readOn()) return false
+      newline = this.#chunk.indexOf(10, this.#at)
+    }
+    this.bytes = this.#chunk.subarray(this.#at, newline)
+    this.offset = this.end
+    this.end += newline + 1 - this.#at
+    this.#at = newline + 1
+    return true
+  }
+
+  /** Is there, behind the last whole line, one that has no end? */
+  get unfinished(): boolean {
+    return this.#at < this.#chunk.length && this.#read < this.#to
+  }
+
+  #readOn(): boolean {
+    if (!this.#more || this.#read >= this.#to) return false
+    const most = Math.min(CHUNK, this.#to - this.#read)
+    const chunk = this.#shelf.read(this.#log, this.#read, most)
+    this.#read += chunk.length
+    this.#more = chunk.length === most
+    this.#chunk = this.#at === this.#chunk.length ? chunk : Buffer.concat([this.#chunk.subarray(this.#at), chunk])
+    this.#at = 0
+    return true
+  }
+}
+
+/** The whole lines of a log from an offset on, without their newlines; an unfinished last line is left out, and told of. */
 export function* linesOf(
   shelf: Shelf,
   log: string,
@@ -158,22 +215,7 @@ export function* linesOf(
   to = Number.POSITIVE_INFINITY,
   unfinished: () => void = ignored,
 ): Generator<PlacedLine> {
-  let offset = from
-  let rest: Buffer = Buffer.alloc(0)
-  let read = from
-  for (let more = true; more && read < to; ) {
-    const most = Math.min(CHUNK, to - read)
-    const chunk = shelf.read(log, read, most)
-    read += chunk.length
-    more = chunk.length === most
-    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
-    let start = 0
-    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      yield { bytes: bytes.subarray(start, end), offset: offset + start, end: offset + end + 1 }
-      start = end + 1
-    }
-    rest = bytes.subarray(start)
-    offset += start
-  }
-  if (rest.length > 0 && read < to) unfinished()
+  const lines = new Lines(shelf, log, from, to)
+  while (lines.advance()) yield { bytes: lines.bytes, offset: lines.offset, end: lines.end }
+  if (lines.unfinished) unfinished()
 }

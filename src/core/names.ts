@@ -6,7 +6,7 @@ import { SIX_BITS } from './ids.ts'
 import type { Shelf } from './log.ts'
 import { scan } from './record.ts'
 import { KEY_BITS, type Named, namesIn, type Place, Runs } from './runs.ts'
-import { placeAt, soundLines } from './sound.ts'
+import { placeAt, SoundLines } from './sound.ts'
 import type { Tables } from './tables.ts'
 
 /** Where the first record of a named request stands in one log, and the digest of what was asked. */
@@ -164,8 +164,8 @@ export function partsOf(command_id: string): { name: string; body: string } {
 
 /** The name of the request whose first record stands at a place; undefined where it was erased. */
 function nameAt(shelf: Shelf, { log, offset }: Place): { name: string; body: string } | undefined {
-  const { value: line } = soundLines(shelf, log, { from: placeAt(shelf, log, offset), least: offset + 1 }).next()
-  const command_id = line && scan(line.bytes)?.envelope.command_id
+  const lines = new SoundLines(shelf, log, { from: placeAt(shelf, log, offset), least: offset + 1 })
+  const command_id = lines.advance() ? scan(lines.bytes)?.envelope.command_id : undefined
   return command_id === undefined ? undefined : partsOf(command_id)
 }
 

@@ -111,21 +111,25 @@ const isSealed = (line: Buffer): boolean => line.length > SEAL_LENGTH && stands(
 
 export type Checked = { ok: true; hash: string; erased: boolean } | { ok: false; why: string }
 
+/** The hash of a line (without its newline) that has its content and whose seal follows from the hash of the line before it. */
+export function following(previous: string, line: Buffer): string | undefined {
+  const at = line.length - SEAL_LENGTH
+  const saltAt = at + SALT_FIELD.length
+  if (at <= 0 || !stands(SALT_BYTES, line, at) || !stands(HASH_BYTES, line, saltAt + SALT_TEXT)) return undefined
+  putSalted(line)
+  const hashAt = saltAt + SALT_TEXT + HASH_BYTES.length
+  if (!readSalt(line, saltAt) || !stands(END_BYTES, line, hashAt + HASH_LENGTH)) return undefined
+  const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
+  return says(next, line, hashAt) ? next : undefined
+}
+
 /** Checks one line (without its newline) against the hash of the line before it. */
 export function check(previous: string, line: Buffer): Checked {
+  const next = following(previous, line)
+  if (next !== undefined) return { ok: true, hash: next, erased: false }
+  if (!isSealed(line)) return checkErased(previous, line)
   const at = line.length - SEAL_LENGTH
-  if (at <= 0 || !stands(SALT_BYTES, line, at)) return checkErased(previous, line)
-  putSalted(line)
   const saltAt = at + SALT_FIELD.length
-  const salted = readSalt(line, saltAt)
-  const next = chain(previous, hash('sha256', roomTo(SALT + at), 'binary'))
-  if (
-    salted &&
-    says(next, line, line.length - END_BYTES.length - HASH_LENGTH) &&
-    stands(HASH_BYTES, line, saltAt + SALT_TEXT) &&
-    stands(END_BYTES, line, line.length - END_BYTES.length)
-  )
-    return { ok: true, hash: next, erased: false }
   const suffix = line.toString('latin1', at)
   const saltText = line.toString('latin1', saltAt, saltAt + SALT_TEXT)
   const printed = `${SALT_FIELD}${reprint(saltText)}${HASH_FIELD}${reprint(hashIn(line))}"}`

@@ -8,14 +8,14 @@ import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
-import { type Log, type PlacedLine, userOf } from './log.ts'
+import { type Log, userOf } from './log.ts'
 import { type Caller, demandFactor, permit, permitPerformer, permits, reach } from './policy.ts'
 import { Listed, type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
-import { hides, type Passed, type Sight, type Stand, seen } from './sight.ts'
-import { beginningOf, type Place, placeAt, soundLines } from './sound.ts'
+import { hides, SeenLines, type Sight, type Stand } from './sight.ts'
+import { beginningOf, type Place, placeAt, SoundLines } from './sound.ts'
 import { type Standing, standing } from './standing.ts'
 import { isSqlite } from './tables.ts'
 import { concern, type Noted, type Trace } from './trail.ts'
@@ -130,15 +130,15 @@ export class Sessile {
   /** Answers from what is durable, and from nothing that the caller may not see; when the trail says who has seen what. */
   async ask(query: Query, question: Question): Promise<unknown> {
     const { trace = this.#traceOf(query, question.caller) } = question
-    const answer = await this.#concealing(query, this.#ask(query, { ...question, trace }))
+    const answer = await this.#concealing(query, this.#ask(query, question, trace))
     const begun = answer instanceof Listed ? await answer.begun() : answer
     await this.note(trace)
     return begun
   }
 
   /** What would be answered now to a question that was answered before, and noted then. */
-  askAgain(query: Query, { input, caller, trace = this.#traceOf(query, caller) }: Question): Promise<unknown> {
-    return this.#concealing(query, this.#ask(query, { input, caller, trace }))
+  askAgain(query: Query, question: Question): Promise<unknown> {
+    return this.#concealing(query, this.#ask(query, question, question.trace ?? this.#traceOf(query, question.caller)))
   }
 
   /** What is out of reach looks as if it were not there, where that is wished for. */
@@ -149,7 +149,7 @@ export class Sessile {
     })
   }
 
-  async #ask(query: Query, { input: stated, caller, trace, hold = unheld }: Question & { trace: Trace }): Promise<unknown> {
+  async #ask(query: Query, { input: stated, caller, hold = unheld }: Question, trace: Trace): Promise<unknown> {
     demandFactor(caller, query.may)
     const input = check(query.input, stated)
     let [permitted, reached] = [false, false]
@@ -197,7 +197,7 @@ export class Sessile {
   async note(trace: Trace, refusal?: Refusal): Promise<void> {
     // Never what a concealed refusal says, but what it hides.
     const { reason } = refusal?.hides ?? refusal ?? {}
-    const input: Noted = reason === undefined ? trace : { ...trace, reason }
+    const input: Noted = reason === undefined ? trace : Object.assign({ reason }, trace)
     const asks = () => ({ input, body: undefined })
     const write = () => this.recorder.submit(this.gathered.trail, { asks, caller: trace.caller })
     // Views that failed meanwhile are as a rule soon back, and nothing of this was recorded.
@@ -227,10 +227,10 @@ export class Sessile {
   }
 
   /** The lines of a log from a stand on, as far as they may be seen; or a refusal where they are not what was recorded. */
-  lines({ log, sight }: Pick<Slice, 'log' | 'sight'>, from: Stand = { place: beginningOf(log), seq: 0 }): Generator<Passed> {
+  lines({ log, sight }: Pick<Slice, 'log' | 'sight'>, from: Stand = { place: beginningOf(log), seq: 0 }): SeenLines {
     try {
-      const lines = soundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log) })
-      return seen(lines, { sight, events: this.gathered.events, seq: from.seq })
+      const lines = new SoundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log) })
+      return new SeenLines(lines, { sight, events: this.gathered.events, seq: from.seq })
     } catch (error) {
       throw this.#told(error)
     }
@@ -241,9 +241,11 @@ export class Sessile {
     const pace = pacer()
     let [some, length]: [(Recorded | Erased)[], number] = [[], 0]
     try {
-      for (const { line, seq } of this.lines(part)) {
+      const lines = this.lines(part)
+      while (lines.advance()) {
         const rest = pace()
         if (rest) await rest
+        const { line, seq } = lines
         if (!line || seq <= after) continue
         if (length > SOME_BYTES) {
           yield some
@@ -272,14 +274,17 @@ export class Sessile {
   #standing(log: string, which: Standing, sight: Sight, hold: (bytes: number) => void): Some<Recorded> {
     const { events } = this.gathered
     if (hides(sight, which.type, events)) return none()
-    const lines = (from: Place, to?: number) =>
-      soundLines(this.log, log, { from, to, ...(to === undefined ? { least: this.recorder.views.leastSize(log) } : {}) })
     const source = {
       beginning: beginningOf(log),
-      lines,
-      lineAt: (offset: number, to: number) => [...lines(placeAt(this.log, log, offset), to)][0] as PlacedLine,
-      recordOf: ({ bytes }: PlacedLine, type: string) =>
-        skim(bytes)?.type === type ? events.upcast(parseLine(bytes) as Recorded) : undefined,
+      lines: (from: Place, to?: number) =>
+        new SoundLines(this.log, log, { from, to, least: to ?? this.recorder.views.leastSize(log) }),
+      lineAt: (offset: number, to: number) => {
+        const lines = new SoundLines(this.log, log, { from: placeAt(this.log, log, offset), to })
+        lines.advance()
+        return lines.bytes
+      },
+      recordOf: (line: Buffer, type: string) =>
+        skim(line)?.type === type ? events.upcast(parseLine(line) as Recorded) : undefined,
     }
     return standing(source, which, hold)
   }

@@ -3,10 +3,9 @@
 // the names of requests, which are digests of all that was recorded with them.
 
 import type { Events } from './event.ts'
-import type { PlacedLine } from './log.ts'
 import { cut, skim } from './record.ts'
 import { SEAL_LENGTH } from './seal.ts'
-import type { Place } from './sound.ts'
+import type { Place, SoundLines } from './sound.ts'
 
 export type Sight = 'whole' | 'not clinical'
 
@@ -16,25 +15,45 @@ export interface Stand {
   seq: number
 }
 
-/** A line that was passed, as it was recorded; nothing of it where the reader is not told. */
-export interface Passed extends Stand {
+/** Goes over the lines of a log as a reader with this sight is told of them. */
+export class SeenLines {
+  /** The line that it is at, as it was recorded; nothing of it where the reader is not told. */
   line: Buffer | undefined
-}
+  /** The how-manieth it is that the reader is told of. */
+  seq: number
+  readonly #lines: SoundLines
+  readonly #sight: Sight
+  readonly #events: Events
 
-/** The lines from a stand on that a reader with this sight is told. */
-export function* seen(
-  lines: Iterable<PlacedLine & Place>,
-  { sight, events, seq }: { sight: Sight; events: Events; seq: number },
-): Generator<Passed> {
-  for (const place of lines) {
-    if (sight === 'whole') {
-      yield { line: place.bytes, place, seq: place.number as number }
-      continue
+  constructor(lines: SoundLines, { sight, events, seq }: { sight: Sight; events: Events; seq: number }) {
+    this.#lines = lines
+    this.#sight = sight
+    this.#events = events
+    this.seq = seq
+  }
+
+  advance(): boolean {
+    if (!this.#lines.advance()) return false
+    const { bytes, number } = this.#lines
+    if (this.#sight === 'whole') {
+      this.line = bytes
+      this.seq = number as number
+      return true
     }
     // An erased line does not tell its type.
-    const type = skim(place.bytes)?.type
-    if (type === undefined || hides(sight, type, events)) yield { line: undefined, place, seq }
-    else yield { line: place.bytes, place, seq: ++seq }
+    const type = skim(bytes)?.type
+    this.line = type === undefined || hides(this.#sight, type, this.#events) ? undefined : bytes
+    if (this.line) this.seq++
+    return true
+  }
+
+  /** Where the line ends. */
+  get end(): number {
+    return this.#lines.end
+  }
+
+  get stand(): Stand {
+    return { place: this.#lines.place, seq: this.seq }
   }
 }
 

@@ -2,8 +2,8 @@
 // was recorded, or that the log is damaged: a flipped bit never passes for something that somebody said.
 
 import { Refusal } from './errors.ts'
-import { linesOf, type PlacedLine, type Shelf } from './log.ts'
-import { check, genesis, statedHash } from './seal.ts'
+import { Lines, type Shelf } from './log.ts'
+import { type Checked, check, following, genesis, statedHash } from './seal.ts'
 
 /** A place between two lines: where the next one begins, and what it follows. */
 export interface Place {
@@ -15,25 +15,55 @@ export interface Place {
 
 export const beginningOf = (log: string): Place => ({ end: 0, hash: genesis(log), number: 0 })
 
-/** The whole lines of a log from a place on, or up to where one ended, each following from the one before it; refuses where one does not. */
-export function* soundLines(
-  shelf: Shelf,
-  log: string,
-  { from = beginningOf(log), to, least = to ?? 0 }: { from?: Place; to?: number | undefined; least?: number | undefined } = {},
-): Generator<PlacedLine & Place> {
-  let { end, hash, number } = from
-  const unfinished = () => {
-    throw damagedAt(number === undefined ? undefined : number + 1, 'it has no end')
+/** Goes over the whole lines of a log from a place on, or up to where one ended, each following from the one before it; refuses where one does not. */
+export class SoundLines extends Lines {
+  /** Of the line that it is at, and of the one before. */
+  hash: string
+  #before: string
+  number: number | undefined
+  readonly #least: number
+
+  constructor(
+    shelf: Shelf,
+    log: string,
+    { from = beginningOf(log), to, least = to ?? 0 }: { from?: Place; to?: number | undefined; least?: number | undefined } = {},
+  ) {
+    super(shelf, log, from.end, to)
+    this.hash = from.hash
+    this.#before = from.hash
+    this.number = from.number
+    this.#least = least
   }
-  for (const line of linesOf(shelf, log, end, to ?? Number.POSITIVE_INFINITY, unfinished)) {
-    if (number !== undefined) number++
-    const checked = check(hash, line.bytes)
-    if (!checked.ok) throw damagedAt(number, checked.why)
-    end = line.end
-    hash = checked.hash
-    yield { bytes: line.bytes, offset: line.offset, end, hash, number }
+
+  override advance(): boolean {
+    if (!super.advance()) {
+      this.#mustBeAll()
+      return false
+    }
+    if (this.number !== undefined) this.number++
+    this.#before = this.hash
+    this.hash = following(this.hash, this.bytes) ?? otherwise(check(this.hash, this.bytes), this.number)
+    return true
   }
-  if (end < least) throw damagedAt(number === undefined ? undefined : number + 1, 'it was recorded, and is not there')
+
+  /** Behind the line that it is at, and before it. */
+  get place(): Place {
+    return { end: this.end, hash: this.hash, number: this.number }
+  }
+  get placeBefore(): Place {
+    return { end: this.offset, hash: this.#before, number: this.number === undefined ? undefined : this.number - 1 }
+  }
+
+  #mustBeAll(): void {
+    const missing = this.unfinished ? 'it has no end' : this.end < this.#least ? 'it was recorded, and is not there' : undefined
+    if (missing !== undefined) throw damagedAt(this.number === undefined ? undefined : this.number + 1, missing)
+  }
+}
+
+/** The hash of a line that is not sealed: it has been erased, or is damaged. */
+function otherwise(checked: Checked, number: number | undefined): string {
+  if (!checked.ok) throw damagedAt(number, checked.why)
+  return checked.hash
 }
 
 /** The place before the line that begins at this offset, going by what the line before it says of itself. */

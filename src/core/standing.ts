@@ -10,9 +10,8 @@
 // after the first look is left out, so that all is of one moment.
 
 import { bounds } from './bounds.ts'
-import type { PlacedLine } from './log.ts'
 import type { Recorded } from './record.ts'
-import type { Place } from './sound.ts'
+import type { Place, SoundLines } from './sound.ts'
 import { pacer, SOME_BYTES, type Some } from './turn.ts'
 
 /** Which records are meant, and by what they replace each other; a record without a key stands for itself. */
@@ -25,11 +24,11 @@ export interface Standing {
 export interface Source {
   readonly beginning: Place
   /** Its lines from one place up to another. */
-  lines(from: Place, to?: number): Iterable<PlacedLine & Place>
+  lines(from: Place, to?: number): SoundLines
   /** The one line that begins and ends here. */
-  lineAt(offset: number, end: number): PlacedLine
+  lineAt(offset: number, end: number): Buffer
   /** The record in a line, where it is of this type. */
-  recordOf(line: PlacedLine, type: string): Recorded | undefined
+  recordOf(line: Buffer, type: string): Recorded | undefined
 }
 
 interface Window {
@@ -44,11 +43,14 @@ interface Window {
   seen: (readonly Seen[])[] | undefined
 }
 
+/** A record of this type, and where it is. */
 interface Seen {
-  line: PlacedLine & Place
-  before: Place
-  record: Recorded | undefined
+  record: Recorded
   key: string | undefined
+  offset: number
+  end: number
+  /** The place before it, where it has a key: a window may have to begin there. */
+  before: Place | undefined
 }
 
 const SHORT = SOME_BYTES
@@ -57,56 +59,56 @@ const SHORT = SOME_BYTES
 const ENTRY_BYTES = 256
 
 export async function* standing(source: Source, which: Standing, hold: (bytes: number) => void): Some<Recorded> {
-  const keyed = keyedIn(source, which)
-  let window = await lookAhead(keyed, source.beginning, undefined, () => hold(ENTRY_BYTES))
+  const within: Within = (from, to) => keyed(source, which, from, to)
+  let window = await lookAhead(within, source.beginning, undefined, () => hold(ENTRY_BYTES))
   const { end } = window
-  yield* tell(source, keyed, window)
+  yield* tell(source, within, window)
   while (window.next) {
     // The first was full, and what it took is held.
-    window = await lookAhead(keyed, window.next, end)
-    for await (const some of keyed(source.beginning, window.from.end)) {
+    window = await lookAhead(within, window.next, end)
+    for await (const some of within(source.beginning, window.from.end)) {
       for (const { key } of some) if (key !== undefined) window.last.delete(key)
     }
-    yield* tell(source, keyed, window)
+    yield* tell(source, within, window)
   }
 }
 
-type Keyed = ReturnType<typeof keyedIn>
+type Within = (from: Place, to?: number) => Some<Seen>
 
-/** Goes over the lines with what is known of each, and the place before it. Others get their turn. */
-function keyedIn(source: Source, { type, keyOf }: Standing) {
-  return async function* keyed(from: Place, to?: number): Some<Seen> {
-    const pace = pacer()
-    let before = from
-    let [some, since]: [Seen[], number] = [[], from.end]
-    for (const line of source.lines(from, to)) {
-      const rest = pace()
-      if (rest) await rest
-      if (before.end - since > SOME_BYTES) {
-        yield some
-        ;[some, since] = [[], before.end]
-      }
-      const record = source.recordOf(line, type)
-      some.push({ line, before, record, key: record && keyOf(record) })
-      before = line
+/** Goes over the records of this type. Others get their turn, also where there are none. */
+async function* keyed(source: Source, { type, keyOf }: Standing, from: Place, to?: number): Some<Seen> {
+  const pace = pacer()
+  let [some, since]: [Seen[], number] = [[], from.end]
+  const lines = source.lines(from, to)
+  while (lines.advance()) {
+    const rest = pace()
+    if (rest) await rest
+    const { offset, end } = lines
+    if (offset - since > SOME_BYTES) {
+      yield some
+      ;[some, since] = [[], offset]
     }
-    yield some
+    const record = source.recordOf(lines.bytes, type)
+    if (!record) continue
+    const key = keyOf(record)
+    some.push({ record, key, offset, end, before: key === undefined ? undefined : lines.placeBefore })
   }
+  yield some
 }
 
-async function lookAhead(keyed: Keyed, from: Place, to: number | undefined, entered = () => {}): Promise<Window> {
+async function lookAhead(within: Within, from: Place, to: number | undefined, entered = () => {}): Promise<Window> {
   const window: Window = { from, next: undefined, end: from.end, last: new Map(), seen: [] }
   const { last } = window
-  for await (const some of keyed(from, to)) {
-    for (const { line, before, key } of some) {
-      window.end = line.end
+  for await (const some of within(from, to)) {
+    for (const { key, offset, end, before } of some) {
+      window.end = end
       if (key === undefined) continue
       if (!last.has(key)) {
         if (last.size === bounds.keysAtOnce) window.next ??= before
         if (window.next) continue
         entered()
       }
-      last.set(key, { offset: line.offset, end: line.end })
+      last.set(key, { offset, end })
     }
     if (window.end - from.end > SHORT) window.seen = undefined
     window.seen?.push(some)
@@ -114,18 +116,23 @@ async function lookAhead(keyed: Keyed, from: Place, to: number | undefined, ente
   return window
 }
 
-async function* tell(source: Source, keyed: Keyed, { from, next, end, last, seen }: Window): Some<Recorded> {
+async function* tell(source: Source, within: Within, { from, next, end, last, seen }: Window): Some<Recorded> {
   const until = next?.end ?? end
-  for await (const some of seen ?? keyed(from, until)) {
-    yield some.flatMap((one) => (one.line.end > until ? [] : (told(source, one, last) ?? [])))
+  for await (const some of seen ?? within(from, until)) {
+    const those: Recorded[] = []
+    for (const one of some) {
+      const record = one.end > until ? undefined : told(source, one, last)
+      if (record) those.push(record)
+    }
+    yield those
   }
 }
 
 /** The record that is told in the place of this one; none where that has been told. */
-function told(source: Source, { line, record, key }: Seen, last: Window['last']): Recorded | undefined {
-  if (!record || key === undefined) return record
+function told(source: Source, { record, key, offset }: Seen, last: Window['last']): Recorded | undefined {
+  if (key === undefined) return record
   const at = last.get(key)
   if (!at) return undefined
   last.delete(key)
-  return at.offset === line.offset ? record : source.recordOf(source.lineAt(at.offset, at.end), record.type)
+  return at.offset === offset ? record : source.recordOf(source.lineAt(at.offset, at.end), record.type)
 }

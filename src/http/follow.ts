@@ -155,9 +155,10 @@ function pieceOf(sessile: Sessile, slice: Slice, from: Stand): Piece {
   let stand = from
   const piece = (last: boolean) => ({ bytes: Buffer.from(text), stand, last })
   try {
-    for (const { line, place, seq } of sessile.lines(slice, from)) {
-      const { end, hash, number } = place
-      stand = { place: { end, hash, number }, seq }
+    const lines = sessile.lines(slice, from)
+    while (lines.advance()) {
+      const { line, seq, end } = lines
+      stand = lines.stand
       if (line && seq > slice.after) {
         const data = asTold(line, seq, slice.sight).toString()
         text += `id: ${seq}\nevent: ${skim(line) ? 'record' : 'erased'}\ndata: ${data}\n\n`

@@ -43,10 +43,12 @@ export async function* sliceAsLines(sessile: Sessile, slice: Slice): Flow {
   const { after, sight, limit = Number.POSITIVE_INFINITY } = slice
   let piece: Buffer[] = []
   let [given, length, passed] = [0, 0, 0]
-  for (const { line, place, seq } of sessile.lines(slice)) {
+  const lines = sessile.lines(slice)
+  while (lines.advance()) {
+    const { line, seq } = lines
     // Others get their turn, however fast this reader is, and also where all is passed over.
-    if (place.end - passed > A_PIECE) {
-      passed = place.end
+    if (lines.end - passed > A_PIECE) {
+      passed = lines.end
       await othersFirst(sessile.recorder)
     }
     if (!line || seq <= after) continue
