@@ -350,8 +350,9 @@ export async function serveApart(
   env: Record<string, string> = {},
   words: string[] = [],
   under: string[] = [],
+  flags: string[] = [],
 ): Promise<Apart> {
-  const [program, ...rest] = [...under, process.execPath, BIN, 'serve', ...words] as [string, ...string[]]
+  const [program, ...rest] = [...under, process.execPath, ...flags, BIN, 'serve', ...words] as [string, ...string[]]
   const child = spawn(program, rest, {
     env: { ...process.env, SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_ADMIN_KEY: ADMIN, ...env },
   })

@@ -11,7 +11,7 @@ import { badCursor, cursorTo, namedBy, paged, pageRefuses, paging } from '../cor
 import { query, time } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Noted } from '../core/trail.ts'
-import { type Read, type Row, view } from '../core/view.ts'
+import { type NewRow, type Read, type Row, view } from '../core/view.ts'
 import { wasAssigned } from './assignments.ts'
 import { sessions } from './sessions.ts'
 
@@ -73,9 +73,9 @@ export const audit = view('audit', 'Every answer to a question and every refusal
 })
   .on(read, (record, rows) => {
     const { session_id, emergency } = record.data
-    rows.put({ ...rowOf(record), session_id, emergency: Number(emergency === true), outcome: 'read' })
+    rows.put(rowOf(record, { outcome: 'read', session_id, emergency: Number(emergency === true) }))
   })
-  .on(refused, (record, rows) => rows.put({ ...rowOf(record), emergency: 0, outcome: 'refused', reason: record.data.reason }))
+  .on(refused, (record, rows) => rows.put(rowOf(record, { outcome: 'refused', reason: record.data.reason, emergency: 0 })))
 
 type Told = z.infer<z.ZodObject<typeof about>>
 
@@ -83,7 +83,10 @@ type Told = z.infer<z.ZodObject<typeof about>>
 const auditIdOf = ({ timestamp, seq, record_id }: Recorded) =>
   `${timestamp} ${String(seq).padStart(12, '0')}-${record_id.slice(0, 8)}`
 
-const rowOf = (record: Recorded<Told>) => ({
+type Outcome = Pick<NewRow<typeof columns>, 'outcome' | 'reason' | 'session_id' | 'emergency'>
+
+// There is one of these for every question: nothing is spread, which would cost as much as the question.
+const rowOf = (record: Recorded<Told>, { outcome, reason, session_id, emergency }: Outcome): NewRow<typeof columns> => ({
   audit_id: auditIdOf(record),
   record_id: record.record_id,
   account_id: record.performer_id,
@@ -93,6 +96,10 @@ const rowOf = (record: Recorded<Told>) => ({
   users: JSON.stringify(record.data.users),
   request_id: record.data.request_id,
   address: record.data.address,
+  outcome,
+  reason,
+  session_id,
+  emergency,
 })
 
 // Keyed by the user first: whoever asks who looked at one user's data reads one piece of this table, however long it is.
@@ -114,26 +121,22 @@ const note = command<Noted>({
   input: z.custom<Noted>(),
   output: z.object({}),
   whose: ({ users }) => users,
-  decide: ({ input }) => pieces(input.users).map((users) => noted({ ...input, users })),
+  decide: ({ input }) => pieces(input.users).map((users) => noted(input, users)),
   answer: () => ({}),
 })
 
-function noted({ caller, users, route, request_id, address, session_id, reason }: Noted): Draft {
+function noted({ caller, route, request_id, address, session_id, reason }: Noted, users: readonly string[]): Draft {
   const [user, ...others] = users
   const { account_id: performer_id, role, by: proved_by, emergencies } = caller
   const owner = { user_id: user !== undefined && others.length === 0 ? user : performer_id, performer_id }
-  const data = { route, role, ...given({ proved_by }), users: [...users], request_id, ...given({ address }) }
-  if (reason !== undefined) return refused(owner, { ...data, reason })
-  const emergency = users.some((user) => emergencies?.has(user))
-  return read(owner, { ...data, ...given({ session_id }), ...(emergency ? { emergency } : {}) })
+  const whom = users as string[]
+  if (reason !== undefined) return refused(owner, { route, role, proved_by, users: whom, request_id, address, reason })
+  const emergency = users.some((user) => emergencies?.has(user)) || undefined
+  return read(owner, { route, role, proved_by, users: whom, request_id, address, session_id, emergency })
 }
 
 const pieces = (users: readonly string[]): (readonly string[])[] =>
   users.length <= MOST_USERS ? [users] : [users.slice(0, MOST_USERS), ...pieces(users.slice(MOST_USERS))]
-
-/** What there is of these. */
-const given = <T extends Record<string, string | undefined>>(fields: T) =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: string }
 
 // --- reading it -------------------------------------------------------------------------------------------------------
 

@@ -59,9 +59,8 @@ type Filters = z.infer<z.ZodObject<typeof filters>>
 const page = z.object({ sessions: z.array(summary), ...paged })
 
 function listed(
-  { read, damaged }: Pick<Asked<Filters, never>, 'read' | 'damaged'>,
+  { input, read, damaged }: Pick<Asked<Filters, never>, 'input' | 'read' | 'damaged'>,
   users: 'all' | readonly string[],
-  input: Filters,
 ): z.infer<typeof page> {
   const where = new Where()
   if (users !== 'all') where.needOneOf('user_id', users)
@@ -72,8 +71,8 @@ function listed(
   if (input.status) where.need('status = ?', input.status)
   if (input.from) where.need('started_at >= ?', new Date(input.from).toISOString())
   if (input.to) where.need('started_at < ?', new Date(input.to).toISOString())
-  const { rows, ...rest } = pageOf(read(sessions), where, ['started_at', 'session_id'], input)
-  return { sessions: rows.map((row) => summaryOf(row, damaged())), ...rest }
+  const { rows, next_cursor, has_more } = pageOf(read(sessions), where, ['started_at', 'session_id'], input)
+  return { sessions: rows.map((row) => summaryOf(row, damaged())), next_cursor, has_more }
 }
 
 const list = query({
@@ -85,7 +84,7 @@ const list = query({
   output: page,
   refuses: pageRefuses,
   shows: ({ sessions }) => sessions.map(({ user_id }) => user_id),
-  read: ({ input, reach, ...on }) => listed(on, reach(), input),
+  read: (on) => listed(on, on.reach()),
 })
 
 const listOfUser = query({
@@ -96,9 +95,9 @@ const listOfUser = query({
   input: z.strictObject({ user_id: opaqueId, ...filters }),
   output: page,
   refuses: pageRefuses,
-  read: ({ input, permit, ...on }) => {
-    permit(input.user_id)
-    return listed(on, [input.user_id], input)
+  read: (on) => {
+    on.permit(on.input.user_id)
+    return listed(on, [on.input.user_id])
   },
 })
 
@@ -116,12 +115,13 @@ const detail = query({
     transcript: z.array(utterance),
   }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id }, standing, ...on }) => {
+  read: (on) => {
+    const { session_id } = on.input
     const row = shownSession(on, session_id)
     const { started_by, ended_by, end_reason } = row
-    const about = { ...summaryOf(row, on.damaged()), started_by, ended_by, end_reason, attributes: attributesOf(row) }
+    const about = Object.assign(summaryOf(row, on.damaged()), { started_by, ended_by, end_reason, attributes: attributesOf(row) })
     const log = sessionLog(row.user_id, session_id)
-    const transcript = transcriptOf((which) => standing(log, which))
+    const transcript = transcriptOf((which) => on.standing(log, which))
     return new Listed(about, 'transcript', transcript)
   },
 })

@@ -137,9 +137,10 @@ const read = query({
   also: ['application/x-ndjson', 'text/event-stream'],
   output: z.object({ records: z.array(z.looseObject({ seq: z.int() })), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: ({ input: { session_id, after, limit, follow }, slice, ...on }) => {
+  read: (on) => {
+    const { session_id, after, limit, follow } = on.input
     const session = shownSession(on, session_id)
-    return slice(sessionLog(session.user_id, session_id), { after, limit, follow: follow === '1' })
+    return on.slice(sessionLog(session.user_id, session_id), { after, limit, follow: follow === '1' })
   },
 })
 
@@ -160,20 +161,21 @@ const timeline = query({
   input: z.strictObject({ ...inSession, limit: whole(1, 5000).default(1000) }),
   output: z.object({ session_id: z.string(), started_at: z.string(), entries: z.array(entry), next_after: z.int().nullable() }),
   refuses: { 'session-not-found': 'not-found' },
-  read: async ({ input: { session_id, after, limit }, records, says, hold, ...on }) => {
+  read: async (on) => {
+    const { session_id, after, limit } = on.input
     const session = shownSession(on, session_id)
     const began = Date.parse(session.started_at)
     const entries: z.infer<typeof entry>[] = []
     let length = 0
     const page = (next_after: number | null) => ({ session_id, started_at: session.started_at, entries, next_after })
-    for await (const some of records(sessionLog(session.user_id, session_id), after)) {
+    for await (const some of on.records(sessionLog(session.user_id, session_id), after)) {
       for (const record of some) {
         if (isErased(record)) continue
         if (entries.length === limit || length > MOST_IN_PAGE) return page(entries.at(-1)?.seq ?? null)
         const { seq, timestamp, type, performer_id } = record
-        const sentence = says(record)
+        const sentence = on.says(record)
         length += sentence.length
-        hold(sentence.length)
+        on.hold(sentence.length)
         entries.push({ seq, at: timestamp, offset_ms: Date.parse(timestamp) - began, type, performer_id, says: sentence })
       }
     }

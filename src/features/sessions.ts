@@ -95,19 +95,18 @@ export const sessions = view(
   },
 )
   .on(started, ({ session_id, user_id, performer_id, timestamp, data }, rows, read) => {
-    const { is_training_data, ...rest } = data
     const isAbandoned = read(abandonedSessions).get({ session_id: session_id as string }) !== undefined
     rows.put({
-      ...rest,
-      is_training_data: is_training_data === undefined ? null : Number(is_training_data),
       session_id: session_id as string,
       user_id,
       exclusive: Number(rulesOf(data.kind).exclusive),
-      status: 'active',
+      status: isAbandoned ? 'closed' : 'active',
+      end_reason: isAbandoned ? 'abandoned' : null,
       started_at: timestamp,
       started_by: performer_id,
       crisis_detected: 0,
-      ...(isAbandoned ? givenUp : {}),
+      ...data,
+      is_training_data: data.is_training_data === undefined ? null : Number(data.is_training_data),
     })
   })
   .on(abandoned, ({ data: { session_id } }, rows) => {
@@ -289,8 +288,9 @@ const validate = query({
   door: 'device',
   input: z.strictObject({ user_id: opaqueId, session_id: opaqueId }),
   output: z.object({ status: z.enum(['active', 'closed', 'invalid']) }),
-  read: ({ input: { user_id, session_id }, permit, ...on }) => {
-    permit(user_id)
+  read: (on) => {
+    const { user_id, session_id } = on.input
+    on.permit(user_id)
     const known = knownSession(on, session_id)
     if (known?.user_id !== user_id) return { status: 'invalid' }
     const session = rowOf(known)

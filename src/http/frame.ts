@@ -221,7 +221,7 @@ export class Frame {
       status,
       reason,
       type: PROBLEM,
-      body: JSON.stringify({ ...problem, request_id: asked.id }),
+      body: JSON.stringify(Object.assign(problem, { request_id: asked.id })),
       headers: headersOf(problem),
     }
   }
