@@ -85,7 +85,7 @@ describe('a start', () => {
     const house = houseApart()
     await start(house)
     const before = when(kept(house))
-    expect(await start(house, '--max-semi-space-size=8', '--no-allocation-site-pretenuring')).toMatch(HELP)
+    expect(await start(house, '--max-semi-space-size=4', '--no-allocation-site-pretenuring')).toMatch(HELP)
     expect(when(kept(house))).not.toEqual(before)
   })
 
