@@ -205,6 +205,21 @@ describe('a start after a crash', () => {
     expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
   })
 
+  it('takes no more than it looked at of what one who was taken over still writes', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    await running.admin.append(session_id, said('one'))
+    const home = crashedCopy(running.home)
+    await running.admin.append(session_id, said('too late'))
+    const [old, longer] = [segment(home), readFileSync(segment(running.home))]
+    const open: Disk['open'] = (path, make) => {
+      if (path.endsWith('.wal.new')) writeFileSync(old, longer)
+      return realDisk.open(path, make)
+    }
+    const again = await run(home, {}, undefined, { disk: { ...realDisk, open } })
+    await whole(again, session_id, ['one'])
+  })
+
   it('never appends to an old segment: each start begins a new epoch', async () => {
     const first = await run()
     const before = segments(first.home)

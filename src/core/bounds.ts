@@ -34,7 +34,7 @@ export const bounds = {
   room: 4 * 1024 * 1024,
   /** A checkpoint is due when the journal's segment has grown so long. */
   segment: 64 * 1024 * 1024,
-  /** How much of the journal a start reads at a time, and how much of it is held to go to the files of its logs. */
+  /** How much of the journal is read at a time, and how much of it is held to go to the files of its logs, or a whole log. */
   journalRead: 1 * 1024 * 1024,
   journalHeld: 32 * 1024 * 1024,
 }

@@ -18,7 +18,7 @@ function foldLine(views: Views, events: Events, { bytes }: PlacedLine): void {
   if (!isErased(record)) views.apply(events.upcast(record))
 }
 
-/** What was seen of a log: its last line, and the last one that is not erased, which alone tells a time. */
+/** What was seen of a log, or of a part of it: its last line, and the last one that is not erased, which alone tells a time. */
 interface Seen {
   last: PlacedLine
   whole: PlacedLine | undefined

@@ -60,7 +60,7 @@ export class SoundLines extends Lines {
   }
 }
 
-/** The hash of a line that is not sealed: it has been erased, or is damaged. */
+/** The hash of a line whose seal does not follow: it has been erased, or is damaged. */
 function otherwise(checked: Checked, number: number | undefined): string {
   if (!checked.ok) throw damagedAt(number, checked.why)
   return checked.hash

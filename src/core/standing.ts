@@ -6,7 +6,7 @@
 //   2  forget the keys that had begun before this window: they have been told.
 //   3  tell: go over the window; of each key that is left, tell its last record, once.
 //
-// The log is looked through twice, and twice more for every further window; a short one once, and kept meanwhile. What comes
+// The log is looked through twice, and twice more for every further window; where the records end soon, once, and they are kept meanwhile. What comes
 // after the first look is left out, so that all is of one moment.
 
 import { bounds } from './bounds.ts'
@@ -35,11 +35,11 @@ interface Window {
   from: Place
   /** Where the next one begins, where there is one. */
   next: Place | undefined
-  /** Where the log ends. */
+  /** Where the last record of this type ends. */
   end: number
   /** Where the last record of each key lies. */
   last: Map<string, { offset: number; end: number }>
-  /** All that was looked at, where that is short. */
+  /** All of them that were looked at, where they end soon. */
   seen: (readonly Seen[])[] | undefined
 }
 

@@ -308,7 +308,9 @@ export class Door {
     const { body, caller } = query.at.startsWith('POST ')
       ? await this.#body(asked, query, admitted)
       : { body: new Unread(() => parametersOf(incoming.url ?? '')), caller: admitted }
-    const input = Object.fromEntries([...Object.entries(body.read() ?? {}), ...Object.entries(path)])
+    const sent = body.read()
+    const stated = typeof sent === 'object' && sent !== null ? Object.entries(sent) : []
+    const input = Object.fromEntries([...stated, ...Object.entries(path)])
     const last = lastEventId(incoming.headers['last-event-id'] as string | undefined)
     const answer = await this.#sessile.ask(query, { input, caller, trace, hold: (bytes) => hold.take(bytes) })
     if (!(answer instanceof Slice || answer instanceof Listed)) return held(json(answer), hold)

@@ -28,6 +28,8 @@ const SLICE_MS = 0.25
 const LONG_SLICE_MS = 30
 const MUCH_PENDING = 24 * 1024 * 1024
 const AGAIN_MS = 1000
+/** Room for what a file holds. */
+const FOUND = Buffer.alloc(64 * 1024)
 /** Lines waiting for their files beyond which no more are taken on. */
 const MOST_PENDING = 64 * 1024 * 1024
 
@@ -42,8 +44,6 @@ export class Copies {
   readonly #ends = new Map<string, number>()
   readonly #harmed: Harmed
   readonly #slabs = new Slabs()
-  /** Room for what a file holds. */
-  #found = Buffer.alloc(0)
   /** What the next checkpoint must sync. */
   #touched = new Set<string>()
   #folders = new Set<string>()
@@ -305,10 +305,13 @@ export class Copies {
 
   /** Why this cannot be put in its place: what the file holds there was left by neither Sessile nor a crash. */
   #mismatch(fd: number, { offset, bytes }: Piece): string | undefined {
-    const wrong = wrongLength(this.#disk.size(fd), offset, offset + bytes.length)
-    if (wrong !== undefined) return wrong
-    if (this.#found.length < bytes.length) this.#found = Buffer.allocUnsafeSlow(2 * bytes.length)
-    return foreignIn(readInto(this.#disk, fd, this.#found.subarray(0, bytes.length), offset), offset, bytes)
+    const size = this.#disk.size(fd)
+    let wrong = wrongLength(size, offset, offset + bytes.length)
+    for (let at = offset; wrong === undefined && at < size; at += FOUND.length) {
+      const expected = bytes.subarray(at - offset, at - offset + FOUND.length)
+      wrong = foreignIn(readInto(this.#disk, fd, FOUND.subarray(0, expected.length), at), at, expected)
+    }
+    return wrong
   }
 
   // --- checkpoints --------------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ export class JournalDamaged extends Error {}
 interface Segment {
   header: Header
   path: string
+  /** Where what counts of it ends, once it has been gone over: one who was taken over may write on. */
+  end?: number
 }
 
 /** What a start counts as recorded, of what it finds in a journal. */
@@ -285,6 +287,7 @@ export function surviving(disk: Disk, folder: string, torn: (segment: Segment, e
     if (next && next.header.first !== segment.header.first + ending.lines) throw damaged(segment, ending, segments, folder)
     count += ending.lines
     bytes += ending.end - HEADER
+    segment.end = ending.end
     if (ending.torn) torn(segment, ending)
   })
   return { segments, stale, count, bytes, extents }
@@ -295,11 +298,11 @@ export function* linesIn(disk: Disk, segments: readonly Segment[]): Generator<Jo
   for (const segment of segments) yield* read(disk, segment)
 }
 
-function* read(disk: Disk, { path, header }: Segment): Generator<JournalLine[], Ending> {
+function* read(disk: Disk, { path, header, end = Number.POSITIVE_INFINITY }: Segment): Generator<JournalLine[], Ending> {
   const fd = disk.open(path, false)
   let room = Buffer.alloc(0)
   const part = (from: number, length: number) => {
-    const most = Math.max(0, Math.min(length, disk.size(fd) - from))
+    const most = Math.max(0, Math.min(length, end - from, disk.size(fd) - from))
     if (room.length < most) room = Buffer.allocUnsafeSlow(most)
     return readInto(disk, fd, room.subarray(0, most), from)
   }
