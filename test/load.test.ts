@@ -6,8 +6,10 @@ import { describe, expect, it } from 'vitest'
 import type { Refusal } from '../src/core/errors.ts'
 import { atRoute } from '../src/core/feature.ts'
 import { system } from '../src/core/sessile.ts'
+import { openDatabase } from '../src/core/tables.ts'
 import { turn } from '../src/core/turn.ts'
 import { features } from '../src/features/index.ts'
+import { projectionOf } from '../src/log/shelf.ts'
 import {
   askOnce,
   descriptorsOf,
@@ -27,7 +29,7 @@ import {
   wait,
 } from './crowd.ts'
 import { runOnFailingDisk } from './failing.ts'
-import { cli, makeHome, run, said, serveApart, withFiles } from './harness.ts'
+import { cli, later, makeHome, run, said, serveApart, withFiles } from './harness.ts'
 
 const NOTHING = { held_bytes: 0, waiting: 0, followers: 0, watchers: 0 }
 
@@ -148,6 +150,31 @@ describe('callers who vanish', () => {
 })
 
 const sameAs = (one: object, other: object) => JSON.stringify(one) === JSON.stringify(other)
+
+describe('views', () => {
+  it('are committed soon after a row has changed, and seldom where none has', async () => {
+    const running = await run()
+    const db = openDatabase(projectionOf(running.home), { readonly: true })
+    later(() => void db.close())
+    const asked = (sql: string) => () => db.prepare(sql).pluck().get()
+    const [come, flagged] = [asked("SELECT value FROM meta WHERE key = 'lsn'"), asked('SELECT max(crisis_detected) FROM sessions')]
+    const { session_id } = (await running.admin.start()).body
+    await expect.poll(flagged).toBe(0)
+    const seen = new Set<unknown>()
+    const began = performance.now()
+    const passed = () => performance.now() - began
+    while (passed() < 700) {
+      await running.admin.append(session_id, said('nothing of this is in a row'))
+      seen.add(come())
+    }
+    expect(seen.size).toBeLessThanOrEqual(2 + passed() / 1000)
+    // Nobody asks for anything, and yet it is there.
+    await running.admin.append(session_id, { ...said('x'), type: 'crisis.flagged', source: 'classifier', data: {} })
+    await expect.poll(flagged).toBe(1)
+    await running.admin.append(session_id, said('the last'))
+    await expect.poll(come, { timeout: 5000 }).toBe(String(running.sessile.log.lsn))
+  })
+})
 
 describe('more than can be recorded', () => {
   it('is refused while the disk takes its time, not queued for ever; what was acknowledged is there once', async () => {

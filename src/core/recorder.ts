@@ -25,7 +25,8 @@ import type { Mark, Views } from './views.ts'
 import { type Request, Waiting } from './waiting.ts'
 import { Watchers } from './watchers.ts'
 
-const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100]
+/** All that is under way must be durable before a commit: where it would say how far the views have come, and nothing else, it comes seldom. */
+const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS, MARK_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100, 1000]
 /** How many rows of what trails the views are written for each line. */
 const ROWS_A_LINE = 2
 const overloaded = () => new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.')
@@ -123,7 +124,7 @@ export class Recorder {
   async settled(trail = true): Promise<void> {
     this.#log.assertOurs()
     // Between batches the open transaction holds only what is durable; within one it does not.
-    if (!this.#stalled && this.#deciding.views.uncommitted && (trail || this.#awaited)) {
+    if (!this.#stalled && this.#deciding.views.changed && (trail || this.#awaited)) {
       const committed = this.#running ? this.between(() => this.#commit()) : Promise.resolve().then(() => this.#commit())
       await committed.catch(() => this.between(() => {})) // The views are being brought back: as a rule that is soon done.
     }
@@ -160,10 +161,11 @@ export class Recorder {
       // To the end of what is under way: who finds no loop running may count on it that all is durable.
       while (this.#queue.length > 0 || this.#jobs.length > 0 || this.#syncing.underWay) {
         if (this.#jobs.length > 0) await this.#between()
-        else if (this.#deciding.views.uncommitted && performance.now() - this.#opened > COMMIT_AFTER_MS) {
+        else if (this.#deciding.views.uncommitted && performance.now() > this.#dueAt) {
           await this.#syncing.underWay
           this.#tend()
         }
+        if (!this.#closed) this.#steps.look()
         if (this.#queue.length > 0 && !this.#steps.holdsUp) this.#batch()
         await this.#syncing.more
         if (this.#queue.length > 0) await this.#steps.turn()
@@ -171,14 +173,19 @@ export class Recorder {
     } finally {
       this.#running = undefined
     }
-    if (this.#deciding.views.uncommitted) this.#timer ??= setTimeout(() => void this.between(() => this.#tend()), COMMIT_AFTER_MS)
+    if (!this.#deciding.views.uncommitted) return
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.between(() => this.#tend()), this.#dueAt - performance.now())
   }
 
   async #between(): Promise<void> {
     await this.#syncing.underWay
     for (const job of this.#jobs.splice(0)) await job()
-    // Where somebody always reads, nothing else is ever waited for.
-    if (!this.#closed) this.#steps.look()
+  }
+
+  /** When what is not committed should be. */
+  get #dueAt(): number {
+    return this.#opened + (this.#deciding.views.changed ? COMMIT_AFTER_MS : MARK_AFTER_MS)
   }
 
   /** Decides what has queued, for about as long as a sync takes, and writes it. It is answered when it has been synced. */
@@ -347,14 +354,10 @@ export class Recorder {
     }
   }
 
-  /** What is done now and then: commit, and see whether the journal has grown enough for a checkpoint. */
   #tend(): void {
     try {
       this.#commit()
-    } catch {
-      return // The views are being brought back; the next commit comes with the next batch.
-    }
-    this.#steps.look()
+    } catch {} // The views are being brought back; the next commit comes with the next batch.
   }
 
   /** Makes everything durable without the journal. Recording goes on meanwhile; one at a time. */

@@ -22,6 +22,11 @@ export class Transaction {
     return this.#open
   }
 
+  /** Has anything been written in it? */
+  get made(): boolean {
+    return this.#made
+  }
+
   begin(): void {
     this.#open = true
   }

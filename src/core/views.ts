@@ -208,6 +208,11 @@ export class Views {
     return this.#transaction.open
   }
 
+  /** Is there a row, or anything that trails the rows, that readers do not see yet? */
+  get changed(): boolean {
+    return this.#transaction.made
+  }
+
   begin(): void {
     this.#transaction.begin()
   }
