@@ -161,7 +161,7 @@ export class Recorder {
       // To the end of what is under way: who finds no loop running may count on it that all is durable.
       while (this.#queue.length > 0 || this.#jobs.length > 0 || this.#syncing.underWay) {
         if (this.#jobs.length > 0) await this.#between()
-        else if (this.#deciding.views.uncommitted && performance.now() > this.#dueAt) {
+        else if (this.#deciding.views.uncommitted && performance.now() - this.#opened > this.#patience) {
           await this.#syncing.underWay
           this.#tend()
         }
@@ -175,7 +175,7 @@ export class Recorder {
     }
     if (!this.#deciding.views.uncommitted) return
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => void this.between(() => this.#tend()), this.#dueAt - performance.now())
+    this.#timer = setTimeout(() => void this.between(() => this.#tend()), this.#patience)
   }
 
   async #between(): Promise<void> {
@@ -183,9 +183,9 @@ export class Recorder {
     for (const job of this.#jobs.splice(0)) await job()
   }
 
-  /** When what is not committed should be. */
-  get #dueAt(): number {
-    return this.#opened + (this.#deciding.views.changed ? COMMIT_AFTER_MS : MARK_AFTER_MS)
+  /** How long what is not committed may wait. */
+  get #patience(): number {
+    return this.#deciding.views.changed ? COMMIT_AFTER_MS : MARK_AFTER_MS
   }
 
   /** Decides what has queued, for about as long as a sync takes, and writes it. It is answered when it has been synced. */
