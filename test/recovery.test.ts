@@ -171,6 +171,24 @@ describe('a start after a crash', () => {
     await refused(again, () => again.admin.append(session_id, said('more')), 503, 'log-damaged')
   })
 
+  it('compares all of a long file: what somebody else wrote far into it is seen, and all its lines are set aside', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    for (let n = 0; n < 4; n++)
+      expect((await running.admin.append(session_id, said('what was said '.repeat(2500)))).status).toBe(201)
+    running.sessile.log.settle()
+    const home = crashedCopy(running.home)
+    const file = sessionFile(home, session_id)
+    const bytes = readFileSync(file)
+    bytes.write('WAS', bytes.lastIndexOf('was', bytes.length - 10_000))
+    writeFileSync(file, bytes)
+    const again = await run(home)
+    await refused(again, () => again.admin.append(session_id, said('more')), 503, 'log-damaged')
+    expect(readFileSync(file)).toEqual(bytes)
+    const [aside = ''] = readdirSync(join(journalOf(home), 'quarantine'))
+    expect(readFileSync(join(journalOf(home), 'quarantine', aside))).toEqual(readFileSync(sessionFile(running.home, session_id)))
+  })
+
   it('goes through a journal a part at a time, and through it again for what it has no room for', async () => {
     const running = await run()
     const begun: { user_id: string; session_id: string; texts: string[] }[] = []

@@ -4,7 +4,7 @@ import type { Grown } from './beside.ts'
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { End } from './heads.ts'
-import { countsInPart, type JournalLine, type Log, lastName, linesOf, type PlacedLine, type Report, type Shelf } from './log.ts'
+import { countsInPart, type JournalLine, Lines, type Log, lastName, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn, statedHash } from './seal.ts'
@@ -115,19 +115,19 @@ function* believed({ views, events, shelf, settled = false }: Folding, log: stri
     const sealed = check(before ? statedHash(before) : (from?.hash ?? genesis(log)), line)
     if (!sealed.ok) throw new Error(sealed.why)
   }
-  const mustEnd = () => {
-    if (settled) throw new Error('it has no end')
-  }
-  for (const line of linesOf(shelf, log, from?.size ?? 0, until, mustEnd)) {
-    const skimmed = skim(line.bytes)
+  const lines = new Lines(shelf, log, from?.size ?? 0, until)
+  while (lines.advance()) {
+    const { bytes, offset, end } = lines
+    const skimmed = skim(bytes)
     before = last
-    last = line.bytes
+    last = bytes
     const { type = '', command_id } = skimmed ?? {}
     const plain = command_id === undefined && !views.folds(type) && events.named(type) !== undefined
     checked = every || !plain
     if (checked) mustHold(last)
-    yield { line, skimmed }
+    yield { line: { bytes, offset, end }, skimmed }
   }
+  if (settled && lines.unfinished) throw new Error('it has no end')
   if (last && !checked) mustHold(last)
 }
 

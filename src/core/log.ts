@@ -148,7 +148,6 @@ export interface PlacedLine {
   end: number
 }
 
-const ignored = () => {}
 const NOTHING = Buffer.alloc(0)
 
 /** Goes over the whole lines of a log, one after the other. It is at one of them, and keeps none. */
@@ -207,15 +206,8 @@ export class Lines {
   }
 }
 
-/** The whole lines of a log from an offset on, without their newlines; an unfinished last line is left out, and told of. */
-export function* linesOf(
-  shelf: Shelf,
-  log: string,
-  from = 0,
-  to = Number.POSITIVE_INFINITY,
-  unfinished: () => void = ignored,
-): Generator<PlacedLine> {
+/** The whole lines of a log from an offset on, without their newlines; an unfinished last line is left out. */
+export function* linesOf(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY): Generator<PlacedLine> {
   const lines = new Lines(shelf, log, from, to)
   while (lines.advance()) yield { bytes: lines.bytes, offset: lines.offset, end: lines.end }
-  if (lines.unfinished) unfinished()
 }

@@ -52,9 +52,8 @@ export class Steps {
 
   /** Sees whether the journal has grown enough for a checkpoint; where the last one failed, not at once again. */
   look(): void {
-    const now = performance.now()
-    if (this.#checkpointing || !this.#recording.log.due || now - this.#begun < AGAIN_MS) return
-    this.#begun = now
+    if (this.#checkpointing || !this.#recording.log.due || performance.now() - this.#begun < AGAIN_MS) return
+    this.#begun = performance.now()
     const failed = ({ message }: Error) => this.#recording.report('a checkpoint failed; the journal is kept', { error: message })
     this.checkpoint().catch(failed)
   }

@@ -85,7 +85,7 @@ const auditIdOf = ({ timestamp, seq, record_id }: Recorded) =>
 
 type Outcome = Pick<NewRow<typeof columns>, 'outcome' | 'reason' | 'session_id' | 'emergency'>
 
-// There is one of these for every question: nothing is spread, which would cost as much as the question.
+// There is one of these for every question: what begins with another object's fields would be given a shape of its own each time.
 const rowOf = (record: Recorded<Told>, { outcome, reason, session_id, emergency }: Outcome): NewRow<typeof columns> => ({
   audit_id: auditIdOf(record),
   record_id: record.record_id,

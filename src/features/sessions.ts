@@ -100,13 +100,13 @@ export const sessions = view(
       session_id: session_id as string,
       user_id,
       exclusive: Number(rulesOf(data.kind).exclusive),
-      status: isAbandoned ? 'closed' : 'active',
-      end_reason: isAbandoned ? 'abandoned' : null,
+      status: 'active',
       started_at: timestamp,
       started_by: performer_id,
       crisis_detected: 0,
       ...data,
       is_training_data: data.is_training_data === undefined ? null : Number(data.is_training_data),
+      ...(isAbandoned ? givenUp : {}),
     })
   })
   .on(abandoned, ({ data: { session_id } }, rows) => {

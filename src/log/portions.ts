@@ -36,7 +36,8 @@ export class Extents extends Map<string, Extent> {
 export function* piecesOf(extents: Extents, holds: Holds): Generator<[log: string, Piece]> {
   let room = Buffer.allocUnsafeSlow(Math.min(lengthOf(extents), bounds.journalHeld))
   for (const logs of fitting(extents)) {
-    if (room.length < lengthOf(logs)) room = Buffer.allocUnsafeSlow(lengthOf(logs))
+    const needed = lengthOf(logs)
+    if (room.length < needed) room = Buffer.allocUnsafeSlow(needed)
     const filled = fill(room, logs, holds)
     let at = 0
     for (const [log, { offset, length }] of logs) {
