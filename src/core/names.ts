@@ -54,15 +54,15 @@ function keyOf(name: string): number {
 /**
  * Names that no run holds yet. An open hash table over columns, and not a map of objects: those would live for a second,
  * which is long enough to be moved to where garbage is dear, at a rate of thousands a second. For the same reason what a name
- * is called is kept as bytes, and not as a text.
+ * is called is kept as bytes, and not as a text. It is made small, since much memory at a time has all garbage collected, and used again.
  */
 class Fresh {
-  #slots = new Int32Array(2 ** 16)
-  #keys = new Float64Array(2 ** 15)
-  #offsets = new Float64Array(2 ** 15)
+  #slots = new Int32Array(2 ** 11)
+  #keys = new Float64Array(2 ** 10)
+  #offsets = new Float64Array(2 ** 10)
   /** Where each command's id ends in the bytes. */
-  #ends = new Uint32Array(2 ** 15)
-  #bytes = Buffer.allocUnsafeSlow(2 ** 20)
+  #ends = new Uint32Array(2 ** 10)
+  #bytes = Buffer.allocUnsafeSlow(2 ** 15)
   readonly #logs: string[] = []
 
   get size(): number {
@@ -109,6 +109,12 @@ class Fresh {
       this.#slots[slot] = 0
     }
     this.#logs.length = size
+  }
+
+  /** Holds nothing any more, and is as large as it was. */
+  clear(): void {
+    this.#slots.fill(0)
+    this.#logs.length = 0
   }
 
   /** In the order of their keys. */
@@ -245,8 +251,10 @@ export class Names {
   /** Begins a run with the names that wait. */
   gather(): void {
     if (this.#runs.writing) throw new Error('broken: a run is being written')
+    const written = this.#writing
+    written.clear()
     this.#writing = this.#since
-    this.#since = new Fresh()
+    this.#since = written
     this.#last = { command_id: '', log: '' }
     this.#runs.begin(this.#writing.inOrder())
   }
