@@ -4,7 +4,7 @@
 import { type Log, type Report, SyncFailed } from './log.ts'
 import { pacer, turn } from './turn.ts'
 
-const SLICE_MS = 1
+const SLICE_MS = 0.25
 const PAUSE_MS = 1
 const AGAIN_MS = 100
 
