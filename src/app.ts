@@ -8,7 +8,7 @@ import { bounds } from './core/bounds.ts'
 import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
-import { adopt, restore } from './core/fold.ts'
+import { adopt, reopen, restore } from './core/fold.ts'
 import { digest, type Source, systemSource } from './core/ids.ts'
 import type { Log } from './core/log.ts'
 import { Recorder } from './core/recorder.ts'
@@ -268,10 +268,16 @@ const operations: DoorParts['operate'] = {
   'rebuild.begins': (sessile) => sessile.recorder.beside.begins(),
   'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.beside.goesOn(rebuild),
   'rebuild.ends': async ({ recorder, gathered, log }, { rebuild = '' }) => {
-    await recorder.beside.ends(rebuild, (grown, mark, live) => {
-      log.assertOurs()
-      return adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark)
-    })
+    // Opened before anybody has to wait for it.
+    const fresh = reopen(freshOf(recorder.views.file), gathered)
+    try {
+      await recorder.beside.ends(rebuild, (grown, mark, live) => {
+        log.assertOurs()
+        return adopt({ fresh, live, gathered, shelf: log }, grown, mark)
+      })
+    } finally {
+      fresh.close()
+    }
     return { rebuilt: true }
   },
 }

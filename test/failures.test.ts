@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openLog, openRecorder } from '../src/app.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
-import { adopt, fill, takingTurns } from '../src/core/fold.ts'
+import { adopt, fill, reopen, takingTurns } from '../src/core/fold.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
@@ -22,6 +22,7 @@ import {
   crashedCopy,
   expectSound,
   type Json,
+  later,
   linesIn,
   logBytes,
   makeHome,
@@ -626,7 +627,7 @@ describe('rebuilds beside the living', () => {
     const { session_id } = (await admin.start()).body
     const log = `users/ada/sessions/${session_id}`
     const { rebuild } = await sessile.recorder.beside.begins()
-    await admin.append(session_id, said('one'))
+    await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
     expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
     expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([log])
     expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([])
@@ -636,6 +637,20 @@ describe('rebuilds beside the living', () => {
       reason: 'no-rebuild',
     })
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
+  })
+
+  it('are told of no log that only has another end, which the recorder puts there itself, unless there are very many', async () => {
+    const { endsAtOnce } = bounds
+    later(() => void Object.assign(bounds, { endsAtOnce }))
+    const { sessile, admin } = await run()
+    const { beside } = sessile.recorder
+    const { session_id } = (await admin.start()).body
+    const { rebuild } = await beside.begins()
+    await admin.append(session_id, said('one'))
+    expect((await beside.goesOn(rebuild)).grown).toEqual([])
+    bounds.endsAtOnce = 0
+    expect((await beside.goesOn(rebuild)).grown).toEqual([`users/ada/sessions/${session_id}`])
+    expect((await beside.goesOn(rebuild)).grown).toEqual([])
   })
 
   it('are not adopted where what was recorded meanwhile contradicts them: who is active stays active, and the next one knows', async () => {
@@ -656,7 +671,7 @@ describe('rebuilds beside the living', () => {
     const newer = (await admin.start()).body.session_id
     await expect(
       recorder.beside.ends(rebuild, (grown, mark, live) =>
-        adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
+        adopt({ fresh: reopen(freshOf(live.file), gathered), live, gathered, shelf: log }, grown, mark),
       ),
     ).rejects.toMatchObject({ reason: 'no-rebuild' })
     const states = async () =>
@@ -680,37 +695,46 @@ describe('rebuilds beside the living', () => {
     const { beside } = running.sessile.recorder
     const { session_id } = (await running.admin.start()).body
     const { rebuild } = await beside.begins()
-    await running.admin.append(session_id, said('one'))
+    await running.admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
     disk.fail('ENOSPC')
     await expect(beside.goesOn(rebuild)).rejects.toThrow()
     disk.mend()
     expect((await beside.goesOn(rebuild)).grown).toEqual([`users/ada/sessions/${session_id}`])
   })
 
-  it('under load lose nothing, double nothing, and leave heads that the next records follow', async () => {
-    const running = await run()
-    const ids = await Promise.all(
-      // More than a rebuild leaves to the recorder, so that it never comes to an end by itself.
-      Array.from({ length: 200 }, async (_, i) => (await running.admin.start({ user_id: `u${i}` })).body.session_id as string),
-    )
-    let stop = false
-    const pouring = Promise.all(
-      ids.map(async (id, i) => {
-        for (let seq = 2; !stop; seq++) {
-          const reply = await running.admin.append(id, said('x', { user_id: `u${i}` }))
-          expect(reply).toMatchObject({ status: 201, body: { seq } })
-        }
-      }),
-    )
-    for (let round = 0; round < 2; round++) {
-      const both = await Promise.all([cli(running.home, ['rebuild']), cli(running.home, ['rebuild', '--check'])])
-      expect(both.map(({ code, err, out }) => [code, code === 0 ? '' : err + out])).toEqual([
-        [0, ''],
-        [0, ''],
-      ])
-    }
-    stop = true
-    await pouring
-    await sound(running)
-  }, 120_000)
+  it.each(['plain', 'named'])(
+    'under a load of %s lines lose nothing, double nothing, and end soon',
+    async (kind) => {
+      const running = await run()
+      const { beside } = running.sessile.recorder
+      const asked = vi.spyOn(beside, 'goesOn')
+      const ids = await Promise.all(
+        // More than a rebuild leaves to the recorder, so that it never comes to an end by itself.
+        Array.from({ length: 200 }, async (_, i) => (await running.admin.start({ user_id: `u${i}` })).body.session_id as string),
+      )
+      let stop = false
+      const pouring = Promise.all(
+        ids.map(async (id, i) => {
+          for (let seq = 2; !stop; seq++) {
+            const headers = kind === 'named' ? { 'idempotency-key': `${i}-${seq}` } : undefined
+            const reply = await running.admin.append(id, said('x', { user_id: `u${i}` }), headers)
+            expect(reply).toMatchObject({ status: 201, body: { seq } })
+          }
+        }),
+      )
+      for (let round = 0; round < 2; round++) {
+        const both = await Promise.all([cli(running.home, ['rebuild']), cli(running.home, ['rebuild', '--check'])])
+        expect(both.map(({ code, err, out }) => [code, code === 0 ? '' : err + out])).toEqual([
+          [0, ''],
+          [0, ''],
+        ])
+      }
+      // Where all grow all the time, asking once more finds as many.
+      expect(asked.mock.calls.length).toBeLessThanOrEqual(kind === 'named' ? 6 : 2)
+      stop = true
+      await pouring
+      await sound(running)
+    },
+    120_000,
+  )
 })

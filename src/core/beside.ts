@@ -1,5 +1,6 @@
 // A rebuild beside the live views: the recorder's note of which logs grew while another process folds them anew.
 
+import { bounds } from './bounds.ts'
 import { Refusal } from './errors.ts'
 import type { End } from './heads.ts'
 import type { Line } from './log.ts'
@@ -52,7 +53,10 @@ export class Beside {
     })
   }
 
-  /** Tells a rebuild which logs have grown since it last asked. */
+  /**
+   * Tells a rebuild which logs it has to fold further: those that have grown since it last asked. Of one that grew by plain lines only
+   * the end is all that is missing, which the recorder puts there itself when the rebuild ends, unless there are very many.
+   */
   async goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
     await this.#recording.approach()
     return this.#recording.between(() => {
@@ -104,9 +108,12 @@ export class Beside {
   }
 
   #since(): string[] {
-    const grown = [...this.#grown.keys()]
-    this.#note(this.#token as string)
-    return grown
+    this.#asked = performance.now()
+    const told: string[] = []
+    const all = this.#grown.size > bounds.endsAtOnce
+    for (const [log, plain] of this.#grown) if (all || !plain) told.push(log)
+    for (const log of told) this.#grown.delete(log)
+    return told
   }
 
   #forget(): void {

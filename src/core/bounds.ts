@@ -12,6 +12,8 @@ export const bounds = {
   heads: 8192,
   rowsAStep: 512,
   rowsAtLeast: 128,
+  /** Ends of logs that a rebuild may leave to the recorder, which puts them into the new views within a few milliseconds. */
+  endsAtOnce: 2000,
   /** Logs whose ends are known without asking. */
   knownHeads: 32_768,
   /** This many runs of about the same size are merged into one; smaller ones count as being of this size. */

@@ -325,29 +325,29 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
  * ones stay: a log that lost its end since, as where its file is lost, would else keep a newer one out of the views.
  */
 export function adopt(
-  { fresh, live, gathered, shelf }: { fresh: string; live: Views; gathered: Gathered; shelf: Shelf },
+  { fresh, live, gathered, shelf }: { fresh: Views; live: Views; gathered: Gathered; shelf: Shelf },
   { ends, others }: Grown,
   mark: Mark,
 ): Views {
-  const views = reopen(fresh, gathered)
   try {
-    views.begin()
-    for (const [log, end] of ends) views.putHead(log, end)
-    for (const log of others) if (!catchUp(views, gathered.events, shelf, log)) return live
-    views.commit(mark)
-    views.harden(mark)
+    fresh.begin()
+    for (const [log, end] of ends) fresh.putHead(log, end)
+    for (const log of others) if (!catchUp(fresh, gathered.events, shelf, log)) return live
+    fresh.commit(mark)
+    fresh.harden(mark)
   } finally {
-    views.close()
+    fresh.close()
   }
   live.close()
-  Views.replace(live.file, fresh)
+  Views.replace(live.file, fresh.file)
   return reopen(live.file, gathered)
 }
 
 /** The views cannot be opened, though they were just made. */
 export class Unopenable extends Error {}
 
-function reopen(file: string, gathered: Gathered): Views {
+/** Opens views that were just made. */
+export function reopen(file: string, gathered: Gathered): Views {
   const opened = Views.open(file, gathered)
   if (opened instanceof Views) return opened
   throw new Unopenable(`the views in ${file} cannot be opened: ${opened.why}`)

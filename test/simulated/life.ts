@@ -4,7 +4,7 @@ import { openLog, openRecorder } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import type { Command } from '../../src/core/command.ts'
 import { atRoute } from '../../src/core/feature.ts'
-import { adopt, catchUp, fill, takingTurns } from '../../src/core/fold.ts'
+import { adopt, catchUp, fill, reopen, takingTurns } from '../../src/core/fold.ts'
 import { type Source, uuid } from '../../src/core/ids.ts'
 import { type Sessile, system } from '../../src/core/sessile.ts'
 import { Views } from '../../src/core/views.ts'
@@ -251,7 +251,7 @@ export class Life {
     for (const name of grown) catchUp(views, features.events, log, name)
     views.finish({ ...mark, timestamp: Math.max(mark.timestamp, latest) })
     await recorder.beside.ends(rebuild, (grown, mark, live) =>
-      adopt({ fresh: freshOf(live.file), live, gathered, shelf: log }, grown, mark),
+      adopt({ fresh: reopen(freshOf(live.file), gathered), live, gathered, shelf: log }, grown, mark),
     )
   }
 }
