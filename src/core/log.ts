@@ -75,6 +75,8 @@ export interface Log extends Shelf {
   settle(): void
   /** The same in steps, of which each is short: the lines that were acknowledged when it began are in their files when it ends. */
   settling(): Iterable<void>
+  /** Copies a few acknowledged lines to their files, if it is time for that; returns whether. It is done anyway, sooner or later. */
+  copySome(): boolean
   /**
    * The acknowledged lines after this place in order, some at a time, which are there until the next are asked for; undefined if the
    * journal does not reach from there to its end.

@@ -16,6 +16,7 @@ import { bounds } from './bounds.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Parts } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
+import { Leisure } from './leisure.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
 import { Steps } from './steps.ts'
 import { type Batch, Syncing } from './syncing.ts'
@@ -27,8 +28,6 @@ import { Watchers } from './watchers.ts'
 
 /** All that is under way must be durable before a commit: where it would say how far the views have come, and nothing else, it comes seldom. */
 const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS, MARK_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100, 1000]
-/** How many rows of what trails the views are written for each line. */
-const ROWS_A_LINE = 2
 const overloaded = () => new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.')
 
 export class Recorder {
@@ -50,6 +49,7 @@ export class Recorder {
   /** Does it hold anything but the trail, which nobody waits to read? */
   #awaited = false
   readonly #steps: Steps
+  readonly #leisure: Leisure
   /** A rebuild beside the live views, where there is one. */
   readonly beside: Beside
 
@@ -57,6 +57,8 @@ export class Recorder {
     this.#parts = parts
     this.#log = parts.log
     this.#deciding = new Deciding(parts, parts.views)
+    const failed = (error: unknown) => this.#viewsFailed(error, [])
+    this.#leisure = new Leisure({ log: parts.log, trailing: () => this.#deciding.trailing, failed })
     const between = <T>(job: () => Promise<T> | T) => this.between(job)
     this.#steps = new Steps({
       log: parts.log,
@@ -81,8 +83,8 @@ export class Recorder {
       },
       replace: (adopt) => this.#tending(() => this.#deciding.adopt(adopt(this.#mark, this.views))),
     })
-    const failed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)
-    this.#syncing = new Syncing(parts.log, this.#queue, (batch) => this.#answer(batch), failed)
+    const syncFailed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)
+    this.#syncing = new Syncing(parts.log, this.#queue, (batch) => this.#answer(batch), syncFailed)
   }
 
   /** Records what a command decides; resolves with its answer once that is durable, rejects with a refusal. */
@@ -167,6 +169,7 @@ export class Recorder {
         }
         if (!this.#closed) this.#steps.look()
         if (this.#queue.length > 0 && !this.#steps.holdsUp) this.#batch()
+        while (!this.#stalled && this.#syncing.atLeisure && this.#leisure.work()) await turn()
         await this.#syncing.more
         if (this.#queue.length > 0) await this.#steps.turn()
       }
@@ -224,16 +227,7 @@ export class Recorder {
     }
     this.#syncing.add({ waiting: batch, lines, lsn: this.#log.lsn })
     for (const waiting of batch) prepare(waiting)
-    this.#trailBehind(lines.length)
-  }
-
-  /** In proportion to what was recorded, and while it is being synced. */
-  #trailBehind(lines: number): void {
-    try {
-      this.#deciding.trailing.work(ROWS_A_LINE * lines, this.#log.lsn, this.#log.durable)
-    } catch (error) {
-      this.#viewsFailed(error, [])
-    }
+    this.#leisure.owe(lines.length)
   }
 
   /** Answers everyone, and wakes whoever watches a log that grew. */

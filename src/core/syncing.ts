@@ -60,16 +60,20 @@ export class Syncing {
     return Math.min(MOST_MS, this.#takes / 2)
   }
 
+  /** Is there nothing to do but to wait for a sync? */
+  get atLeisure(): boolean {
+    return this.#step !== undefined && this.#queue.length < FEW
+  }
+
   /**
    * Resolves when some more is answered, or enough have come meanwhile to be worth a write of their own: a thread that writes would
    * have nothing to do.
    */
   get more(): Promise<void> | undefined {
-    const step = this.#step
-    if (!step || this.#queue.length >= FEW) return undefined
+    if (!this.atLeisure) return undefined
     return new Promise((resolve) => {
       this.#enough = resolve
-      void step.then(resolve)
+      void this.#step?.then(resolve)
     })
   }
 

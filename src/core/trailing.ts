@@ -10,8 +10,6 @@ export class Trailing {
   readonly #heads: Heads
   /** Everything up to this place is in the tables. */
   #done: number
-  /** How many rows should have been written by now, so that many go together. */
-  #owed = 0
   /** The round under way: everything up to this place in order, and the logs whose ends have yet to be written. */
   #round: { lsn: number; logs: string[] } | undefined
   /** Those of them whose last line was on its way to the disk each time they were looked at. */
@@ -23,20 +21,16 @@ export class Trailing {
     this.#done = views.mark.trailing
   }
 
-  /** Does some of the work; `lsn` is how far the views have come, and `durable` how far the log. */
+  /** Does some of the work, about so many rows; `lsn` is how far the views have come, and `durable` how far the log. */
   work(rows: number, lsn: number, durable: number): void {
-    this.#owed += rows
-    if (this.#owed < bounds.rowsAtLeast) return
-    const due = this.#owed
-    this.#owed = 0
     if (!this.#round) {
       // Names of the last round are found in memory until the next one; by then their lines must be there to be read.
       if (durable < this.#done) return
       if (this.#views.names.size < bounds.names && this.#heads.dirty < bounds.heads) return
       this.#begin(lsn)
     }
-    this.#go(due)
-    this.#views.names.tidy(due)
+    this.#go(rows)
+    this.#views.names.tidy(rows)
   }
 
   /** Does some of the work that is left up to a place in order; returns whether all of it is done. */

@@ -19,11 +19,11 @@ interface Pending extends Pieces {
 }
 
 /** How long lines wait to be copied together: a moment where there are few of them, longer where many keep coming. */
-const GATHER_MS = 50
-const BUSY_BYTES = 64 * 1024
-const BUSY_MS = 500
-const GATHER_BYTES = 8 * 1024 * 1024
+const [GATHER_MS, BUSY_MS] = [50, 500]
+const [BUSY_BYTES, GATHER_BYTES] = [64 * 1024, 8 * 1024 * 1024]
 const SLICE_MS = 0.25
+/** Where somebody has nothing else to do they begin earlier, copy less at a time, and have a while before the clock goes on. */
+const [EARLY_MS, LITTLE_MS, WHILE_MS] = [125, 0.05, 10]
 /** Where much is waiting, copying takes its time from the recorder, which slows it down before it has to refuse. */
 const LONG_SLICE_MS = 30
 const MUCH_PENDING = 24 * 1024 * 1024
@@ -48,6 +48,8 @@ export class Copies {
   #touched = new Set<string>()
   #folders = new Set<string>()
   #bytes = 0
+  /** The logs whose lines are being copied now, the next one last. */
+  #round: string[] = []
   #next: NodeJS.Timeout | undefined
   #since = 0
   #trouble: string | undefined
@@ -145,9 +147,18 @@ export class Copies {
 
   /** Where many lines keep coming, several of each log go in one write if they wait a little longer. */
   #gathered(): void {
-    const busy = this.#bytes > BUSY_BYTES && this.#bytes < GATHER_BYTES && performance.now() - this.#since < BUSY_MS
-    if (busy) this.#next = setTimeout(() => this.#gathered(), GATHER_MS)
-    else this.#slice([...this.#pending.keys()], 0)
+    const early = this.#bytes < GATHER_BYTES && performance.now() - this.#since < BUSY_MS
+    if (early && this.#bytes > BUSY_BYTES && this.#round.length === 0) this.#next = setTimeout(() => this.#gathered(), GATHER_MS)
+    else this.#slice(this.#bytes > MUCH_PENDING ? LONG_SLICE_MS : SLICE_MS)
+  }
+
+  /** What is copied by somebody who has nothing else to do need not be when others wait. So much that it cannot wait is not left to them. */
+  copySome(): boolean {
+    if (this.#trouble !== undefined || this.#bytes > GATHER_BYTES) return false
+    const busy = this.#bytes > BUSY_BYTES && performance.now() - this.#since > EARLY_MS
+    if (!busy && this.#round.length === 0) return false
+    this.#slice(LITTLE_MS, WHILE_MS)
+    return true
   }
 
   /** A part of a log, from its file and from what has yet to get there. */
@@ -183,16 +194,17 @@ export class Copies {
     if (errors.length > 0) throw errors[0]
   }
 
-  /** Copies what these logs have for a few milliseconds, then lets others have their turn. */
-  #slice(logs: string[], from: number): void {
+  /** Copies what is there for a moment, a log after the other, then lets others have their turn. */
+  #slice(ms: number, pause = 0): void {
+    clearTimeout(this.#next)
     this.#next = undefined
-    const until = performance.now() + (this.#bytes > MUCH_PENDING ? LONG_SLICE_MS : SLICE_MS)
+    if (this.#round.length === 0) this.#round = [...this.#pending.keys()].reverse()
+    const until = performance.now() + ms
     let failed: unknown
-    let at = from
     // One file that cannot be written must not keep the others waiting.
-    while (at < logs.length && performance.now() < until) {
+    while (this.#round.length > 0 && performance.now() < until) {
       try {
-        this.#copy(logs[at++] as string)
+        this.#copy(this.#round.pop() as string)
       } catch (error) {
         failed = error
         // Those that are kept open for later may be what is missing now.
@@ -202,9 +214,10 @@ export class Copies {
     this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
     this.#full = ['ENOSPC', 'EDQUOT'].includes(codeOf(failed))
     if (this.#trouble !== undefined) {
+      this.#round = []
       this.#report(this.#trouble, { waiting: this.#pending.size })
       this.#next = setTimeout(() => this.#gathered(), AGAIN_MS).unref()
-    } else if (at < logs.length) this.#next = setTimeout(() => this.#slice(logs, at), 0)
+    } else if (this.#round.length > 0) this.#next = setTimeout(() => this.#gathered(), pause)
     else if (this.#pending.size > 0) this.#gather()
   }
 

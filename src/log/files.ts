@@ -207,6 +207,10 @@ export class FileLog implements Log {
     return this.#copies.settling()
   }
 
+  copySome(): boolean {
+    return this.#copies.copySome()
+  }
+
   since(lsn: number): Iterable<readonly JournalLine[]> | undefined {
     return this.#journal.since(lsn)
   }

@@ -57,6 +57,10 @@ export class MemoryLog implements Log {
     return []
   }
 
+  copySome(): boolean {
+    return false
+  }
+
   giveRoom(): void {}
 
   /** Nobody else can reach it. */

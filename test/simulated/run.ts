@@ -47,6 +47,7 @@ const small: typeof bounds = {
   heads: 3,
   rowsAStep: 3,
   rowsAtLeast: 2,
+  rowsOwed: 5,
   endsAtOnce: 2,
   knownHeads: 4,
   mergedRuns: 2,

@@ -1,0 +1,134 @@
+// What is done while nobody waits for it: lines go on to their files, rows behind the views.
+
+import { existsSync, statSync } from 'node:fs'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { bounds } from '../src/core/bounds.ts'
+import { Leisure } from '../src/core/leisure.ts'
+import type { Line, Log } from '../src/core/log.ts'
+import type { Trailing } from '../src/core/trailing.ts'
+import { FileLog } from '../src/log/files.ts'
+import { fileOf } from '../src/log/shelf.ts'
+import { FailingDisk, runOnFailingDisk } from './failing.ts'
+import { later, linesIn, makeHome, said, sessionFile } from './harness.ts'
+
+const LOGS = Array.from({ length: 40 }, (_, i) => `accounts/device-${i}`)
+
+describe('lines on their way to their files', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+  })
+  afterEach(() => {
+    vi.useRealTimers()
+  })
+
+  /** A log of which so many bytes are acknowledged, and none is in its file. */
+  async function acknowledged(length: number, disk?: FailingDisk) {
+    const home = makeHome()
+    const log = FileLog.open(home, disk ? { disk } : {})
+    later(() => log.close())
+    const bytes = Buffer.from(`${'x'.repeat(length - 1)}\n`)
+    log.write(LOGS.map((log): Line => ({ log, offset: 0, bytes, length, more: false })))
+    await log.sync()
+    const there = () => LOGS.filter((log) => existsSync(fileOf(home, log)) && statSync(fileOf(home, log)).size === length).length
+    return { log, there }
+  }
+
+  it('are copied by whoever has nothing else to do, before the clock does it, a few at a time', async () => {
+    const { log, there } = await acknowledged(4000)
+    expect(log.copySome()).toBe(false)
+    vi.advanceTimersByTime(140)
+    expect(there()).toBe(0)
+    expect(log.copySome()).toBe(true)
+    // As long as somebody goes on like this, the clock leaves it to them.
+    vi.advanceTimersByTime(5)
+    for (let left = LOGS.length; log.copySome(); left--) expect(left).toBeGreaterThan(0)
+    expect(there()).toBe(LOGS.length)
+  })
+
+  it('are left to gather where there are few', async () => {
+    const { log, there } = await acknowledged(400)
+    vi.advanceTimersByTime(40)
+    expect(log.copySome()).toBe(false)
+    vi.advanceTimersByTime(100)
+    expect(there()).toBe(LOGS.length)
+  })
+
+  it('are copied by the clock where nobody goes on with it', async () => {
+    const { log, there } = await acknowledged(4000)
+    vi.advanceTimersByTime(140)
+    log.copySome()
+    vi.advanceTimersByTime(2000)
+    expect(there()).toBe(LOGS.length)
+  })
+
+  it('are not left to anybody where there are very many', async () => {
+    const { log, there } = await acknowledged(300_000)
+    // The clock is late.
+    const late = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 200)
+    expect(log.copySome()).toBe(false)
+    late.mockRestore()
+    vi.advanceTimersByTime(60)
+    expect(there()).toBe(LOGS.length)
+  })
+
+  it('wait for the clock where a file could not be written: nobody tries again and again', async () => {
+    const disk = new FailingDisk()
+    const { log, there } = await acknowledged(4000, disk)
+    vi.advanceTimersByTime(140)
+    disk.fail('EIO')
+    expect(log.copySome()).toBe(true)
+    expect(log.copySome()).toBe(false)
+    disk.mend()
+    expect(log.copySome()).toBe(false)
+    vi.advanceTimersByTime(2000)
+    expect(there()).toBe(LOGS.length)
+  })
+})
+
+describe('a recorder that waits for a sync', () => {
+  it('copies meanwhile what was acknowledged before', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    await running.sessile.recorder.settle()
+    // More than is left to gather.
+    const many = Array.from({ length: 100 }, () => said('x'.repeat(1000)))
+    expect(await running.admin.append(session_id, many)).toMatchObject({ status: 201 })
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    const copySome = vi.spyOn(running.sessile.log, 'copySome')
+    const release = disk.holdSync()
+    later(release)
+    const all = Array.from({ length: 9 }, () => running.admin.append(session_id, said('more')))
+    await disk.syncAsked
+    await vi.waitFor(() => expect(linesIn(sessionFile(running.home, session_id)).length).toBeGreaterThan(many.length))
+    expect(copySome).toHaveReturnedWith(true)
+    release()
+    expect((await Promise.all(all)).map(({ status }) => status)).toEqual(Array(9).fill(201))
+  })
+})
+
+describe('what trails the views', () => {
+  const { rowsAtLeast, rowsOwed } = bounds
+
+  function leisure() {
+    const done: number[] = []
+    const log = { lsn: 0, durable: 0, copySome: () => false } as unknown as Log
+    const trailing = () => ({ work: (rows: number) => void done.push(rows) }) as unknown as Trailing
+    return { leisure: new Leisure({ log, trailing, failed: () => {} }), done }
+  }
+
+  it('is done at leisure, a little at a time, till nothing is left that would be worth it', () => {
+    const { leisure: it, done } = leisure()
+    it.owe(rowsAtLeast)
+    expect(done).toEqual([])
+    while (it.work());
+    expect(done).toEqual([rowsAtLeast, rowsAtLeast])
+  })
+
+  it('is done in proportion to what is recorded where there is no leisure', () => {
+    const { leisure: it, done } = leisure()
+    for (let i = 0; i < 100; i++) it.owe(rowsAtLeast)
+    const sum = done.reduce((sum, rows) => sum + rows, 0)
+    expect(200 * rowsAtLeast - sum).toBeLessThan(rowsOwed + rowsAtLeast)
+    expect(Math.max(...done)).toBeLessThanOrEqual(2 * rowsAtLeast)
+  })
+})
