@@ -6,6 +6,8 @@ import { bounds } from '../src/core/bounds.ts'
 import { Leisure } from '../src/core/leisure.ts'
 import type { Line, Log } from '../src/core/log.ts'
 import type { Trailing } from '../src/core/trailing.ts'
+import { turn } from '../src/core/turn.ts'
+import { type Disk, realDisk } from '../src/log/disk.ts'
 import { FileLog } from '../src/log/files.ts'
 import { fileOf } from '../src/log/shelf.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
@@ -82,6 +84,61 @@ describe('lines on their way to their files', () => {
     expect(log.copySome()).toBe(false)
     vi.advanceTimersByTime(2000)
     expect(there()).toBe(LOGS.length)
+  })
+})
+
+describe('the files of logs', () => {
+  /** How many were being synced each time that another sync began, in the later half of a checkpoint. */
+  async function syncedAtOnce(coming: boolean): Promise<number[]> {
+    const atOnce: number[] = []
+    const files = new Set<number>()
+    let [under, done] = [0, false]
+    const disk: Disk = {
+      ...realDisk,
+      open: (path, make) => {
+        const fd = realDisk.open(path, make)
+        if (path.endsWith('.jsonl')) files.add(fd)
+        return fd
+      },
+      close: (fd) => {
+        files.delete(fd)
+        realDisk.close(fd)
+      },
+      sync: async (fd) => {
+        const isFile = files.has(fd)
+        if (isFile) atOnce.push(++under)
+        await realDisk.sync(fd)
+        if (isFile) under--
+      },
+    }
+    const log = FileLog.open(makeHome(), { disk })
+    later(() => log.close())
+    const put = (log: string, n: number): Line => ({ log, offset: 5 * n, bytes: Buffer.from('line\n'), length: 5, more: false })
+    log.write(LOGS.map((name) => put(name, 0)))
+    await log.sync()
+    const checkpoint = log.checkpoint({ batches: async (job) => job(), views: async () => {} }).finally(() => {
+      done = true
+    })
+    for (let n = 0; coming && !done; n++) {
+      await turn()
+      log.write([put('accounts/another', n)])
+      await log.sync()
+    }
+    await checkpoint
+    expect(atOnce.length).toBeGreaterThanOrEqual(LOGS.length)
+    return atOnce.slice(LOGS.length / 2)
+  }
+
+  it('are synced several at a time, and one after the other while lines keep coming, whose syncs they would hold up', async () => {
+    expect(Math.max(...(await syncedAtOnce(false)))).toBeGreaterThan(1)
+    expect(Math.max(...(await syncedAtOnce(true)))).toBe(1)
+  })
+
+  it('are synced several at a time all the same where there are many', async () => {
+    const { filesInTurn } = bounds
+    later(() => void Object.assign(bounds, { filesInTurn }))
+    bounds.filesInTurn = LOGS.length - 1
+    expect(Math.max(...(await syncedAtOnce(true)))).toBeGreaterThan(1)
   })
 })
 

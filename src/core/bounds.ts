@@ -26,6 +26,8 @@ export const bounds = {
   /** Files of logs that stay open, and files whose length is remembered. */
   openFiles: 1024,
   knownEnds: 32_768,
+  /** Files of logs that are synced one after the other while others record, and not several at a time. */
+  filesInTurn: 2000,
   /** So many logs are gone over before a thread that reads ahead is worth its start. */
   fewLogs: 1000,
   /** Keys of records that replace each other which are held while a log is told. */

@@ -6,9 +6,9 @@ import { bounds } from '../core/bounds.ts'
 import { type Line, NotWritten, type Report, type Shelf, SyncFailed } from '../core/log.ts'
 import { pacer } from '../core/turn.ts'
 import { Harmed, isLost, isMisplaced, isOutOfReach, twice, unwritable } from './aside.ts'
-import { codeOf, type Disk, each, isOutOfDescriptors, readInto, writeAll } from './disk.ts'
+import { codeOf, type Disk, each, isOutOfDescriptors, writeAll } from './disk.ts'
 import type { Printed } from './frame.ts'
-import { Extents, foreignIn, type Holds, type Piece, piecesOf, wrongLength } from './portions.ts'
+import { Extents, type Holds, mismatch, type Piece, piecesOf } from './portions.ts'
 import { fileOf, logsOf, readOn } from './shelf.ts'
 import { type Pieces, Slabs, together } from './slabs.ts'
 
@@ -25,11 +25,8 @@ const SLICE_MS = 0.25
 /** Where somebody has nothing else to do they begin earlier, copy less at a time, and have a while before the clock goes on. */
 const [EARLY_MS, LITTLE_MS, WHILE_MS] = [125, 0.05, 10]
 /** Where much is waiting, copying takes its time from the recorder, which slows it down before it has to refuse. */
-const LONG_SLICE_MS = 30
-const MUCH_PENDING = 24 * 1024 * 1024
+const [LONG_SLICE_MS, MUCH_PENDING] = [30, 24 * 1024 * 1024]
 const AGAIN_MS = 1000
-/** Room for what a file holds. */
-const FOUND = Buffer.alloc(64 * 1024)
 /** Lines waiting for their files beyond which no more are taken on. */
 const MOST_PENDING = 64 * 1024 * 1024
 
@@ -277,7 +274,7 @@ export class Copies {
     const fd = this.#disk.open(path, isFirst)
     let wrong: string | undefined = 'its file cannot be read'
     try {
-      wrong = this.#mismatch(fd, piece)
+      wrong = mismatch(this.#disk, fd, piece)
     } finally {
       if (wrong !== undefined) this.#disk.close(fd)
     }
@@ -316,17 +313,6 @@ export class Copies {
     }
   }
 
-  /** Why this cannot be put in its place: what the file holds there was left by neither Sessile nor a crash. */
-  #mismatch(fd: number, { offset, bytes }: Piece): string | undefined {
-    const size = this.#disk.size(fd)
-    let wrong = wrongLength(size, offset, offset + bytes.length)
-    for (let at = offset; wrong === undefined && at < size; at += FOUND.length) {
-      const expected = bytes.subarray(at - offset, at - offset + FOUND.length)
-      wrong = foreignIn(readInto(this.#disk, fd, FOUND.subarray(0, expected.length), at), at, expected)
-    }
-    return wrong
-  }
-
   // --- checkpoints --------------------------------------------------------------------------------------------------
 
   /**
@@ -342,7 +328,10 @@ export class Copies {
     this.#folders = new Set()
     try {
       const lost = new Map<string, string>()
-      await each([...touched], (log) => this.#syncFile(log, lost))
+      // While lines keep coming everybody waits for the journal's syncs: those of the files hold them up. Where there are many files
+      // it must not take so long that nothing may be written before it has ended.
+      const inTheWay = () => this.#bytes > 0 && touched.size <= bounds.filesInTurn
+      await each([...touched], (log) => this.#syncFile(log, lost), inTheWay)
       await each([...folders], (folder) => this.#disk.syncFolder(folder))
       this.#mustStayLost(lost)
       if (lost.size > 0) this.#setAside(lost, holds)

@@ -225,12 +225,13 @@ export function withFile<T>(disk: Disk, path: string, make: boolean, use: (fd: n
 
 const AT_ONCE = 4
 
-/** Does this work for each, a few at a time. Where one fails no other is begun. */
-export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+/** Does this work for each, a few at a time, or one, once that is in somebody's way. Where one fails no other is begun. */
+export async function each<T>(items: readonly T[], work: (item: T) => Promise<void>, inTheWay = () => false): Promise<void> {
   let next = 0
   const errors: unknown[] = []
-  const worker = async () => {
+  const worker = async (_: unknown, nth: number) => {
     while (next < items.length && errors.length === 0) {
+      if (nth > 0 && inTheWay()) return
       await work(items[next++] as T).catch((error: unknown) => void errors.push(error))
     }
   }

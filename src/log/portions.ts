@@ -4,6 +4,7 @@
 import { bounds } from '../core/bounds.ts'
 import { assert } from '../core/errors.ts'
 import type { JournalLine } from '../core/log.ts'
+import { type Disk, readInto } from './disk.ts'
 
 /** What a journal holds, some lines at a time: those told together are there until the next are asked for. */
 export type Holds = () => Iterable<readonly JournalLine[]>
@@ -96,4 +97,18 @@ export function foreignIn(found: Buffer, offset: number, expected: Buffer): stri
   if (found.equals(expected.subarray(0, found.length))) return undefined
   const at = found.findIndex((byte, i) => byte !== expected[i] && byte !== 0)
   return at < 0 ? undefined : `its file differs from the journal at byte ${offset + at}`
+}
+
+/** Room for what a file holds. */
+const FOUND = Buffer.alloc(64 * 1024)
+
+/** Why this cannot be put in its place: what the file holds there was left by neither Sessile nor a crash. */
+export function mismatch(disk: Disk, fd: number, { offset, bytes }: Piece): string | undefined {
+  const size = disk.size(fd)
+  let wrong = wrongLength(size, offset, offset + bytes.length)
+  for (let at = offset; wrong === undefined && at < size; at += FOUND.length) {
+    const expected = bytes.subarray(at - offset, at - offset + FOUND.length)
+    wrong = foreignIn(readInto(disk, fd, FOUND.subarray(0, expected.length), at), at, expected)
+  }
+  return wrong
 }

@@ -56,6 +56,7 @@ const small: typeof bounds = {
   filterBits: 2 ** 10,
   openFiles: 2,
   knownEnds: 3,
+  filesInTurn: 2,
   knownCallers: 3,
   sharedQuotas: 2,
   keysAtOnce: 2,
