@@ -8,7 +8,7 @@ import { bounds } from './core/bounds.ts'
 import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
 import type { Gathered } from './core/feature.ts'
-import { adopt, reopen, restore } from './core/fold.ts'
+import { adopt, restore } from './core/fold.ts'
 import { digest, type Source, systemSource } from './core/ids.ts'
 import type { Log } from './core/log.ts'
 import { Recorder } from './core/recorder.ts'
@@ -16,6 +16,7 @@ import { Schemas } from './core/schemas.ts'
 import { Sessile, system } from './core/sessile.ts'
 import { isFull } from './core/tables.ts'
 import { turn } from './core/turn.ts'
+import { Views } from './core/views.ts'
 import { features } from './features/index.ts'
 import { hadAdmin, makeKey, preset } from './features/keys.ts'
 import { Proxies } from './http/address.ts'
@@ -268,8 +269,11 @@ const operations: DoorParts['operate'] = {
   'rebuild.begins': (sessile) => sessile.recorder.beside.begins(),
   'rebuild.goes-on': (sessile, { rebuild = '' }) => sessile.recorder.beside.goesOn(rebuild),
   'rebuild.ends': async ({ recorder, gathered, log }, { rebuild = '' }) => {
-    // Opened before anybody has to wait for it.
-    const fresh = reopen(freshOf(recorder.views.file), gathered)
+    // Looked at first: nobody but the rebuild under way has a file there. And opened before anybody has to wait for it.
+    recorder.beside.mustBe(rebuild)
+    log.assertOurs()
+    const fresh = Views.open(freshOf(recorder.views.file), gathered)
+    if (!(fresh instanceof Views)) throw new Refusal('refused', 'no-rebuild', `What was rebuilt cannot be opened: ${fresh.why}.`)
     try {
       await recorder.beside.ends(rebuild, (grown, mark, live) => {
         log.assertOurs()

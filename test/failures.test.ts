@@ -2,9 +2,10 @@
 // leaves no trace, and one broken thing does not take the others with it.
 
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openLog, openRecorder } from '../src/app.ts'
+import { askHolder, holder } from '../src/cli/reach.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
 import { adopt, fill, reopen, takingTurns } from '../src/core/fold.ts'
@@ -14,6 +15,7 @@ import { openDatabase, Tables } from '../src/core/tables.ts'
 import { Views } from '../src/core/views.ts'
 import { features } from '../src/features/index.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
+import type { Holder } from '../src/log/lock.ts'
 import { freshOf, journalOf, projectionOf } from '../src/log/shelf.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
 import {
@@ -621,6 +623,8 @@ describe('views that many readers find damaged at a time', () => {
   })
 })
 
+const secondLine = (bytes: Buffer) => bytes.indexOf(10, bytes.indexOf(10) + 1) + 1
+
 describe('rebuilds beside the living', () => {
   it('each have a note of their own of what has grown; a check takes none away', async () => {
     const { sessile, admin, home } = await run()
@@ -637,6 +641,64 @@ describe('rebuilds beside the living', () => {
       reason: 'no-rebuild',
     })
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
+  })
+
+  describe.each([
+    ['lost its end', (bytes: Buffer) => bytes.subarray(0, secondLine(bytes))],
+    ['is damaged', (bytes: Buffer) => Buffer.from(bytes.toString('latin1').replace('"text":"two"', '"text":"2wo"'), 'latin1')],
+  ] as const)('of a log that %s, and grew by plain lines since', (_, harm) => {
+    it('find that, and say that it takes no more', async () => {
+      const { sessile, admin, home } = await run()
+      const { recorder, log, gathered } = sessile
+      const { session_id } = (await admin.start()).body
+      for (const text of ['one', 'two', 'three']) await admin.append(session_id, said(text), { 'idempotency-key': text })
+      await recorder.settle()
+      const file = sessionFile(home, session_id)
+      writeFileSync(file, harm(readFileSync(file)))
+      const { rebuild } = await recorder.beside.begins()
+      const views = Views.create(freshOf(recorder.views.file), features)
+      const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+      expect((await admin.append(session_id, said('plain'))).status).toBe(201)
+      const { mark } = await recorder.beside.goesOn(rebuild)
+      views.finish({ ...mark, timestamp: latest })
+      await recorder.beside.ends(rebuild, (grown, mark, live) =>
+        adopt({ fresh: reopen(freshOf(live.file), gathered), live, gathered, shelf: log }, grown, mark),
+      )
+      const before = logBytes({ home } as Running)
+      for (const key of ['three', 'four'])
+        expect((await admin.append(session_id, said('more'), { 'idempotency-key': key })).body.reason).toBe('log-damaged')
+      expect(logBytes({ home } as Running)).toBe(before)
+      expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ out: expect.stringContaining('the same rows') })
+    })
+  })
+
+  it('that are not under way are refused before anything is opened', async () => {
+    const running = await run()
+    const { recorder } = running.sessile
+    const config = configOf(running.home)
+    const ends = (rebuild: string) => askHolder(config, holder(config) as Holder, 'POST', '/operator/rebuild.ends', { rebuild })
+    const first = await recorder.beside.begins()
+    await recorder.beside.begins()
+    // What the second one is filling.
+    const views = Views.create(freshOf(recorder.views.file), features)
+    const files = () => readdirSync(dirname(recorder.views.file)).sort()
+    const before = files()
+    for (const rebuild of [first.rebuild, 'none']) await expect(ends(rebuild)).rejects.toThrow(/not under way/)
+    expect(files()).toEqual(before)
+    views.close()
+  })
+
+  it('of which there is nothing to be opened are refused, and the live views stay', async () => {
+    const { sessile, home } = await run()
+    const { recorder } = sessile
+    const { views } = recorder
+    const config = configOf(home)
+    const { rebuild } = await recorder.beside.begins()
+    await expect(askHolder(config, holder(config) as Holder, 'POST', '/operator/rebuild.ends', { rebuild })).rejects.toThrow(
+      /cannot be opened/,
+    )
+    expect(recorder.views).toBe(views)
+    expect(recorder.stalled).toBeUndefined()
   })
 
   it('are told of no log that only has another end, which the recorder puts there itself, unless there are very many', async () => {

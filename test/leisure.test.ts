@@ -5,28 +5,57 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { bounds } from '../src/core/bounds.ts'
 import { Leisure } from '../src/core/leisure.ts'
 import type { Line, Log } from '../src/core/log.ts'
-import type { Trailing } from '../src/core/trailing.ts'
+import { Syncing } from '../src/core/syncing.ts'
+import { Trailing } from '../src/core/trailing.ts'
 import { turn } from '../src/core/turn.ts'
+import type { Waiting } from '../src/core/waiting.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import { FileLog } from '../src/log/files.ts'
 import { fileOf } from '../src/log/shelf.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
-import { later, linesIn, makeHome, said, sessionFile } from './harness.ts'
+import { later, linesIn, makeHome, run, said, sessionFile } from './harness.ts'
 
 const LOGS = Array.from({ length: 40 }, (_, i) => `accounts/device-${i}`)
 
 describe('lines on their way to their files', () => {
+  /** To write a file takes so long; the clock of the timers goes by itself. */
+  const WRITE_MS = 0.02
+  let now = 0
+  const pass = (ms: number) => {
+    now += ms
+    vi.advanceTimersByTime(ms)
+  }
+
   beforeEach(() => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    now = performance.now()
+    vi.spyOn(performance, 'now').mockImplementation(() => now)
   })
   afterEach(() => {
     vi.useRealTimers()
+    vi.restoreAllMocks()
   })
 
-  /** A log of which so many bytes are acknowledged, and none is in its file. */
-  async function acknowledged(length: number, disk?: FailingDisk) {
+  /** A log of which so many bytes are acknowledged, and none is in its file. `refuses`: files that cannot be written, which takes longer. */
+  async function acknowledged(length: number, refuses: (log: string) => boolean = () => false) {
     const home = makeHome()
-    const log = FileLog.open(home, disk ? { disk } : {})
+    const logs = new Map<number, string>()
+    const disk: Disk = {
+      ...realDisk,
+      open: (path, make) => {
+        const fd = realDisk.open(path, make)
+        const log = LOGS.find((log) => fileOf(home, log) === path)
+        if (log !== undefined) logs.set(fd, log)
+        return fd
+      },
+      write: (fd, bytes, position) => {
+        const log = logs.get(fd)
+        if (log !== undefined) now += refuses(log) ? 1 : WRITE_MS
+        if (log !== undefined && refuses(log)) throw Object.assign(new Error('EIO: write'), { code: 'EIO' })
+        return realDisk.write(fd, bytes, position)
+      },
+    }
+    const log = FileLog.open(home, { disk })
     later(() => log.close())
     const bytes = Buffer.from(`${'x'.repeat(length - 1)}\n`)
     log.write(LOGS.map((log): Line => ({ log, offset: 0, bytes, length, more: false })))
@@ -38,52 +67,51 @@ describe('lines on their way to their files', () => {
   it('are copied by whoever has nothing else to do, before the clock does it, a few at a time', async () => {
     const { log, there } = await acknowledged(4000)
     expect(log.copySome()).toBe(false)
-    vi.advanceTimersByTime(140)
+    pass(140)
     expect(there()).toBe(0)
-    expect(log.copySome()).toBe(true)
-    // As long as somebody goes on like this, the clock leaves it to them.
-    vi.advanceTimersByTime(5)
-    for (let left = LOGS.length; log.copySome(); left--) expect(left).toBeGreaterThan(0)
+    for (let calls = 1; log.copySome(); calls++) expect(there()).toBe(Math.min(3 * calls, LOGS.length))
+    expect(there()).toBe(LOGS.length)
+  })
+
+  it('are left to them as long as they go on, and no longer', async () => {
+    const { log, there } = await acknowledged(4000)
+    pass(140)
+    log.copySome()
+    pass(5)
+    expect(there()).toBe(3)
+    log.copySome()
+    pass(9)
+    expect(there()).toBe(6)
+    pass(2)
+    expect(there()).toBeGreaterThan(6)
+    pass(100)
     expect(there()).toBe(LOGS.length)
   })
 
   it('are left to gather where there are few', async () => {
     const { log, there } = await acknowledged(400)
-    vi.advanceTimersByTime(40)
+    pass(40)
     expect(log.copySome()).toBe(false)
-    vi.advanceTimersByTime(100)
-    expect(there()).toBe(LOGS.length)
-  })
-
-  it('are copied by the clock where nobody goes on with it', async () => {
-    const { log, there } = await acknowledged(4000)
-    vi.advanceTimersByTime(140)
-    log.copySome()
-    vi.advanceTimersByTime(2000)
+    pass(100)
     expect(there()).toBe(LOGS.length)
   })
 
   it('are not left to anybody where there are very many', async () => {
     const { log, there } = await acknowledged(300_000)
     // The clock is late.
-    const late = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 200)
+    now += 200
     expect(log.copySome()).toBe(false)
-    late.mockRestore()
-    vi.advanceTimersByTime(60)
+    pass(60)
     expect(there()).toBe(LOGS.length)
   })
 
-  it('wait for the clock where a file could not be written: nobody tries again and again', async () => {
-    const disk = new FailingDisk()
-    const { log, there } = await acknowledged(4000, disk)
-    vi.advanceTimersByTime(140)
-    disk.fail('EIO')
+  it('wait for the clock where a file cannot be written: nobody tries again and again, and it keeps no other waiting for long', async () => {
+    const { log, there } = await acknowledged(4000, (log) => log === LOGS[0])
+    pass(140)
     expect(log.copySome()).toBe(true)
     expect(log.copySome()).toBe(false)
-    disk.mend()
-    expect(log.copySome()).toBe(false)
-    vi.advanceTimersByTime(2000)
-    expect(there()).toBe(LOGS.length)
+    for (let second = 0; second < 3; second++) pass(1000)
+    expect(there()).toBe(LOGS.length - 1)
   })
 })
 
@@ -160,6 +188,68 @@ describe('a recorder that waits for a sync', () => {
     expect(copySome).toHaveReturnedWith(true)
     release()
     expect((await Promise.all(all)).map(({ status }) => status)).toEqual(Array(9).fill(201))
+  })
+})
+
+describe('a sync that the recorder makes itself', () => {
+  it('leaves it no time: when it is over, the answer is next', async () => {
+    const seen = new Map<boolean, boolean>()
+    const log = { durable: 0, sync: async (alone: boolean) => void seen.set(alone, false) } as unknown as Log
+    const syncing = new Syncing(
+      log,
+      [],
+      () => {},
+      () => {},
+    )
+    // Till it is known that syncs are quick, others make them.
+    for (let lsn = 1; lsn <= 30; lsn++) {
+      syncing.add({ waiting: [{} as Waiting], lines: [{} as Line], lsn })
+      const [alone] = [...seen.keys()].slice(-1)
+      seen.set(alone as boolean, syncing.atLeisure)
+      await syncing.underWay
+    }
+    expect([...seen]).toEqual([
+      [false, true],
+      [true, false],
+    ])
+  })
+})
+
+describe('what cannot be written at leisure', () => {
+  const { rowsAtLeast } = bounds
+  afterEach(() => {
+    bounds.rowsAtLeast = rowsAtLeast
+    vi.restoreAllMocks()
+  })
+
+  it('brings the views back, once, and nothing else is tried meanwhile', async () => {
+    const told: string[] = []
+    const logger = { warn: (_: object, message: string) => void told.push(message), info: () => {}, error: () => {} }
+    const disk = new FailingDisk()
+    const running = await run(undefined, {}, undefined, { disk, logger: logger as never })
+    const { session_id } = (await running.admin.start()).body
+    await running.sessile.recorder.settle()
+    bounds.rowsAtLeast = 2
+    const work = vi.spyOn(Trailing.prototype, 'work').mockImplementation(() => {
+      throw new Error('no more rows')
+    })
+    const release = disk.holdSync()
+    later(release)
+    const all = Array.from({ length: 9 }, () => running.admin.append(session_id, said('kept')))
+    await disk.syncAsked
+    await vi.waitFor(() => expect(work).toHaveBeenCalled())
+    for (let i = 0; i < 20; i++) await turn()
+    expect(work).toHaveBeenCalledTimes(1)
+    expect(told.filter((message) => message === 'the views failed')).toHaveLength(1)
+    work.mockRestore()
+    release()
+    const statuses = (await Promise.all(all)).map(({ status }) => status)
+    // Those that had been written are durable, and answered so; the others were told that nothing was recorded.
+    const kept = statuses.filter((status) => status === 201).length
+    expect(kept).toBeGreaterThan(0)
+    await vi.waitFor(() => expect(told).toContain('the views are back'))
+    await running.sessile.recorder.settle()
+    expect(linesIn(sessionFile(running.home, session_id))).toHaveLength(1 + kept)
   })
 })
 

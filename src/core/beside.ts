@@ -25,17 +25,26 @@ interface Recording {
   replace(adopt: (mark: Mark, live: Views) => Views): boolean
 }
 
+/** The end of a log that grew by plain lines alone: of views that have come to where the first of them begins, it is all that is missing. */
+interface PlainEnd {
+  from: number
+  end: End
+}
+
 /** What grew since a rebuild last asked: logs of which the end is all that is new to the views, and others, which have to be folded. */
 export interface Grown {
-  ends: Map<string, End>
+  ends: Map<string, PlainEnd>
   others: string[]
 }
+
+/** Of a log that grew by other lines than plain ones. */
+const FOLD = -1
 
 export class Beside {
   readonly #recording: Recording
   #token: string | undefined
-  /** The logs that grew, and whether by nothing but plain lines. */
-  #grown = new Map<string, boolean>()
+  /** The logs that grew, and where the first new line begins, if all of them are plain. */
+  #grown = new Map<string, number>()
   #asked = 0
 
   constructor(recording: Recording) {
@@ -60,7 +69,7 @@ export class Beside {
   async goesOn(token: string): Promise<{ mark: Mark; grown: string[] }> {
     await this.#recording.approach()
     return this.#recording.between(() => {
-      this.#mustBe(token)
+      this.mustBe(token)
       // Where this fails, nothing that grew is forgotten.
       const mark = this.#recording.settle()
       return { mark, grown: this.#since() }
@@ -71,12 +80,12 @@ export class Beside {
   async ends(token: string, adopt: (grown: Grown, mark: Mark, live: Views) => Views): Promise<void> {
     await this.#recording.approach()
     return this.#recording.between(() => {
-      this.#mustBe(token)
+      this.mustBe(token)
       this.#recording.settle()
       const grown: Grown = { ends: new Map(), others: [] }
-      for (const [log, plain] of this.#grown) {
-        const end = plain ? this.#recording.endOf(log) : undefined
-        if (end) grown.ends.set(log, end)
+      for (const [log, from] of this.#grown) {
+        const end = from === FOLD ? undefined : this.#recording.endOf(log)
+        if (end) grown.ends.set(log, { from, end })
         else grown.others.push(log)
       }
       this.#forget()
@@ -92,7 +101,7 @@ export class Beside {
   grew(lines: readonly Line[]): void {
     if (this.#token === undefined) return
     if (performance.now() - this.#asked > SILENT_MS) this.#forget()
-    else for (const { log, plain = false } of lines) this.#grown.set(log, plain && this.#grown.get(log) !== false)
+    else for (const { log, offset, plain } of lines) this.#grown.set(log, plain ? (this.#grown.get(log) ?? offset) : FOLD)
   }
 
   /** Takes note from here on, for this rebuild and no other. */
@@ -102,7 +111,8 @@ export class Beside {
     this.#asked = performance.now()
   }
 
-  #mustBe(token: string): void {
+  /** Refuses a rebuild that is not the one under way. */
+  mustBe(token: string): void {
     if (token === this.#token) return
     throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
   }
@@ -111,7 +121,7 @@ export class Beside {
     this.#asked = performance.now()
     const told: string[] = []
     const all = this.#grown.size > bounds.endsAtOnce
-    for (const [log, plain] of this.#grown) if (all || !plain) told.push(log)
+    for (const [log, from] of this.#grown) if (all || from === FOLD) told.push(log)
     for (const log of told) this.#grown.delete(log)
     return told
   }

@@ -7,13 +7,13 @@ export const bounds = {
   /** With so many lines a second and more, and more than so many at a time, a thread of its own writes them. */
   busy: 2000,
   busyAtOnce: 4,
-  /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows; so many wait till the recorder has nothing else to do. */
+  /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. With more of them owed than so many they are written also where the recorder has other things to do. */
   names: 28_000,
   heads: 8192,
   rowsAStep: 512,
   rowsAtLeast: 128,
   rowsOwed: 1024,
-  /** Ends of logs that a rebuild may leave to the recorder, which puts them into the new views within a few milliseconds. */
+  /** Ends of logs that a rebuild need not ask for: the recorder puts so many into the new views within a few milliseconds. */
   endsAtOnce: 2000,
   /** Logs whose ends are known without asking. */
   knownHeads: 32_768,

@@ -322,7 +322,8 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
 /**
  * Puts views that were filled beside the live ones in their place. Called between two batches, with every acknowledged
  * line in its file: what grew since the filling is folded first, then one rename decides. Where that contradicts them, the live
- * ones stay: a log that lost its end since, as where its file is lost, would else keep a newer one out of the views.
+ * ones stay: a log that lost its end since, as where its file is lost, would else keep a newer one out of the views. The fresh ones are
+ * closed in the end.
  */
 export function adopt(
   { fresh, live, gathered, shelf }: { fresh: Views; live: Views; gathered: Gathered; shelf: Shelf },
@@ -331,8 +332,14 @@ export function adopt(
 ): Views {
   try {
     fresh.begin()
-    for (const [log, end] of ends) fresh.putHead(log, end)
-    for (const log of others) if (!catchUp(fresh, gathered.events, shelf, log)) return live
+    const short: string[] = []
+    for (const [log, { from, end }] of ends) {
+      // What could not be folded to there has no other end, whatever follows.
+      if (fresh.damaged.has(log)) continue
+      if ((fresh.head(log)?.size ?? 0) >= from) fresh.putHead(log, end)
+      else short.push(log)
+    }
+    for (const log of [...short, ...others]) if (!catchUp(fresh, gathered.events, shelf, log)) return live
     fresh.commit(mark)
     fresh.harden(mark)
   } finally {

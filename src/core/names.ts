@@ -54,7 +54,7 @@ function keyOf(name: string): number {
 /**
  * Names that no run holds yet. An open hash table over columns, and not a map of objects: those would live for a second,
  * which is long enough to be moved to where garbage is dear, at a rate of thousands a second. For the same reason what a name
- * is called is kept as bytes, and not as a text. It is made small, since much memory at a time has all garbage collected, and used again.
+ * is called is kept as bytes, and not as a text. It is made small, since V8 takes much memory at a time for a reason to collect all garbage, and used again.
  */
 class Fresh {
   #slots = new Int32Array(2 ** 11)
@@ -111,6 +111,11 @@ class Fresh {
     this.#logs.length = size
   }
 
+  /** For how many there is room. */
+  get room(): number {
+    return this.#keys.length
+  }
+
   /** Holds nothing any more, and is as large as it was. */
   clear(): void {
     this.#slots.fill(0)
@@ -160,6 +165,8 @@ class Fresh {
 }
 
 const LEARN_AT_ONCE = 100
+/** A table of names that had to grow beyond this, as after a crash, is not kept. */
+const MOST_ROOM = 2 ** 17
 const NONE: readonly never[] = []
 
 /** A command's id is `<digest of caller and key>.<digest of what was asked>`: its name, and what it must be the same as. */
@@ -254,7 +261,7 @@ export class Names {
     const written = this.#writing
     written.clear()
     this.#writing = this.#since
-    this.#since = written
+    this.#since = written.room > MOST_ROOM ? new Fresh() : written
     this.#last = { command_id: '', log: '' }
     this.#runs.begin(this.#writing.inOrder())
   }

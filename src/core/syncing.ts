@@ -41,6 +41,8 @@ export class Syncing {
   #step: Promise<void> | undefined
   /** Called when enough have come. */
   #enough: (() => void) | undefined
+  /** Is that made here, and over before anything else can be done? */
+  #isHere = false
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
   #takes = 1
 
@@ -60,8 +62,13 @@ export class Syncing {
     return Math.min(MOST_MS, this.#takes / 2)
   }
 
-  /** Is there nothing to do but to wait for a sync? */
+  /** Is there hardly anything to do but to wait for a sync that others make? */
   get atLeisure(): boolean {
+    return this.#waits && !this.#isHere
+  }
+
+  /** Is a sync under way, and too few wait to be decided to be worth a write of their own? */
+  get #waits(): boolean {
     return this.#step !== undefined && this.#queue.length < FEW
   }
 
@@ -70,7 +77,7 @@ export class Syncing {
    * have nothing to do.
    */
   get more(): Promise<void> | undefined {
-    if (!this.atLeisure) return undefined
+    if (!this.#waits) return undefined
     return new Promise((resolve) => {
       this.#enough = resolve
       void this.#step?.then(resolve)
@@ -134,6 +141,7 @@ export class Syncing {
 
   async #timed(alone: boolean): Promise<void> {
     const began = performance.now()
+    this.#isHere = alone
     await this.#log.sync(alone)
     const step = performance.now() - began > this.#takes ? 1 + STEP : 1 - STEP
     this.#takes = Math.max(LEAST_MS, step * this.#takes)

@@ -149,7 +149,10 @@ export class Copies {
     else this.#slice(this.#bytes > MUCH_PENDING ? LONG_SLICE_MS : SLICE_MS)
   }
 
-  /** What is copied by somebody who has nothing else to do need not be when others wait. So much that it cannot wait is not left to them. */
+  /**
+   * Copies a little, if it is time for that; returns whether. What is copied by somebody who has nothing else to do need not be when
+   * others wait; so much that it cannot wait is not left to them.
+   */
   copySome(): boolean {
     if (this.#trouble !== undefined || this.#bytes > GATHER_BYTES) return false
     const busy = this.#bytes > BUSY_BYTES && performance.now() - this.#since > EARLY_MS
@@ -211,7 +214,6 @@ export class Copies {
     this.#trouble = failed === undefined ? undefined : `lines wait for their files (${codeOf(failed)})`
     this.#full = ['ENOSPC', 'EDQUOT'].includes(codeOf(failed))
     if (this.#trouble !== undefined) {
-      this.#round = []
       this.#report(this.#trouble, { waiting: this.#pending.size })
       this.#next = setTimeout(() => this.#gathered(), AGAIN_MS).unref()
     } else if (this.#round.length > 0) this.#next = setTimeout(() => this.#gathered(), pause)
