@@ -623,6 +623,11 @@ describe('views that many readers find damaged at a time', () => {
   })
 })
 
+/** Ends a rebuild as the command line does, which has the new views in their file. */
+const ends = (home: string, rebuild: string) => {
+  const config = configOf(home)
+  return askHolder(config, holder(config) as Holder, 'POST', '/operator/rebuild.ends', { rebuild })
+}
 const secondLine = (bytes: Buffer) => bytes.indexOf(10, bytes.indexOf(10) + 1) + 1
 
 describe('rebuilds beside the living', () => {
@@ -648,7 +653,8 @@ describe('rebuilds beside the living', () => {
     ['is damaged', (bytes: Buffer) => Buffer.from(bytes.toString('latin1').replace('"text":"two"', '"text":"2wo"'), 'latin1')],
   ] as const)('of a log that %s, and grew by plain lines since', (_, harm) => {
     it('find that, and say that it takes no more', async () => {
-      const { sessile, admin, home } = await run()
+      const running = await run()
+      const { sessile, admin, home } = running
       const { recorder, log, gathered } = sessile
       const { session_id } = (await admin.start()).body
       for (const text of ['one', 'two', 'three']) await admin.append(session_id, said(text), { 'idempotency-key': text })
@@ -661,29 +667,25 @@ describe('rebuilds beside the living', () => {
       expect((await admin.append(session_id, said('plain'))).status).toBe(201)
       const { mark } = await recorder.beside.goesOn(rebuild)
       views.finish({ ...mark, timestamp: latest })
-      await recorder.beside.ends(rebuild, (grown, mark, live) =>
-        adopt({ fresh: reopen(freshOf(live.file), gathered), live, gathered, shelf: log }, grown, mark),
-      )
-      const before = logBytes({ home } as Running)
+      await ends(home, rebuild)
+      const before = logBytes(running)
       for (const key of ['three', 'four'])
         expect((await admin.append(session_id, said('more'), { 'idempotency-key': key })).body.reason).toBe('log-damaged')
-      expect(logBytes({ home } as Running)).toBe(before)
+      expect(logBytes(running)).toBe(before)
       expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ out: expect.stringContaining('the same rows') })
     })
   })
 
   it('that are not under way are refused before anything is opened', async () => {
-    const running = await run()
-    const { recorder } = running.sessile
-    const config = configOf(running.home)
-    const ends = (rebuild: string) => askHolder(config, holder(config) as Holder, 'POST', '/operator/rebuild.ends', { rebuild })
+    const { sessile, home } = await run()
+    const { recorder } = sessile
     const first = await recorder.beside.begins()
     await recorder.beside.begins()
     // What the second one is filling.
     const views = Views.create(freshOf(recorder.views.file), features)
     const files = () => readdirSync(dirname(recorder.views.file)).sort()
     const before = files()
-    for (const rebuild of [first.rebuild, 'none']) await expect(ends(rebuild)).rejects.toThrow(/not under way/)
+    for (const rebuild of [first.rebuild, 'none']) await expect(ends(home, rebuild)).rejects.toThrow(/not under way/)
     expect(files()).toEqual(before)
     views.close()
   })
@@ -692,11 +694,8 @@ describe('rebuilds beside the living', () => {
     const { sessile, home } = await run()
     const { recorder } = sessile
     const { views } = recorder
-    const config = configOf(home)
     const { rebuild } = await recorder.beside.begins()
-    await expect(askHolder(config, holder(config) as Holder, 'POST', '/operator/rebuild.ends', { rebuild })).rejects.toThrow(
-      /cannot be opened/,
-    )
+    await expect(ends(home, rebuild)).rejects.toThrow(/cannot be opened/)
     expect(recorder.views).toBe(views)
     expect(recorder.stalled).toBeUndefined()
   })

@@ -48,6 +48,7 @@ interface Made extends Done {
 
 /** How many logs may still have grown when the recorder takes over: it folds those itself, between two batches. */
 const FEW = 50
+/** So large a share of as many as in the round before. */
 const HARDLY_FEWER = 0.75
 
 async function rebuild(config: Config): Promise<Done> {
@@ -108,7 +109,8 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
   const { latest, ...done } = await filled(views, live, from, rest).finally(() => clearInterval(asking))
   await asked
   let step = await goesOn()
-  for (let before = Number.POSITIVE_INFINITY; ; before = step.grown.length, step = await goesOn()) {
+  let before = Number.POSITIVE_INFINITY
+  for (;;) {
     for (const log of [...grown, ...step.grown]) {
       catchUp(views, features.events, shelf, log)
       await rest()
@@ -116,6 +118,8 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
     grown.clear()
     // What grows from here on, the recorder folds itself. Where hardly fewer have grown than in the round before, it will stay at that.
     if (step.grown.length <= FEW || step.grown.length > HARDLY_FEWER * before) break
+    before = step.grown.length
+    step = await goesOn()
   }
   views.finish({ ...step.mark, timestamp: Math.max(step.mark.timestamp, latest) })
   await ask('ends', { rebuild })

@@ -7,11 +7,12 @@ export const bounds = {
   /** With so many lines a second and more, and more than so many at a time, a thread of its own writes them. */
   busy: 2000,
   busyAtOnce: 4,
-  /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. With more of them owed than so many they are written also where the recorder has other things to do. */
+  /** A round of what trails the views begins when so many names or ends of logs wait, and goes on in steps of so many rows. */
   names: 28_000,
   heads: 8192,
   rowsAStep: 512,
   rowsAtLeast: 128,
+  /** Rows that may be owed till there is leisure for them: what is more is written at once. */
   rowsOwed: 1024,
   /** Ends of logs that a rebuild need not ask for: the recorder puts so many into the new views within a few milliseconds. */
   endsAtOnce: 2000,
