@@ -4,6 +4,7 @@
 import { type ChildProcess, fork, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 
@@ -21,9 +22,10 @@ export interface Server {
 
 const LOAD = new URL('../src/load.mjs', import.meta.url)
 
+const COMMAND = fileURLToPath(new URL('../src/sessile', import.meta.url))
+
 /** What V8 is told where Sessile is started. */
-const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { scripts: { start: string } }
-const FLAGS = scripts.start.match(/--\S+/g) ?? []
+const FLAGS = / node (--.+?) "/.exec(readFileSync(COMMAND, 'utf8'))?.[1]?.split(' ') ?? []
 
 /** Sessile in a child, on this data directory. */
 export async function sessileServer(home: string): Promise<Server> {
@@ -113,14 +115,15 @@ export function scripted(file: string, instructions: object): ChildProcess {
   return child
 }
 
-const COMMAND = fileURLToPath(new URL('../src/sessile.mjs', import.meta.url))
-
 /** `sessile VERB` as its users call it; its output goes nowhere unless something else is said. */
 export const sessileVerb = (home: string, words: string[], stdio: SpawnOptions['stdio'] = 'ignore'): ChildProcess =>
-  spawn(process.execPath, [COMMAND, ...words], { stdio, env: { ...process.env, SESSILE_HOME: home } })
+  spawn(COMMAND, words, { stdio, env: { ...process.env, PATH, SESSILE_HOME: home } })
+
+/** With the Node that runs this. */
+const PATH = `${dirname(process.execPath)}:${process.env.PATH}`
 
 /** The same, as a word of a shell's pipeline. */
-export const sessileWords = `"${process.execPath}" "${COMMAND}"`
+export const sessileWords = `PATH="${PATH}" "${COMMAND}"`
 
 export async function ended(child: ChildProcess, what: string): Promise<void> {
   const [code] = child.exitCode === null ? await once(child, 'exit') : [child.exitCode]

@@ -234,7 +234,7 @@ const makesGarbage = (sources: Source[]) =>
 
 const readsEnvironment = (sources: Source[]) =>
   codeUnder(sources, 'src/')
-    .filter(({ path }) => path !== 'src/config.ts' && path !== 'src/sessile.mjs')
+    .filter(({ path }) => path !== 'src/config.ts')
     .flatMap((source) => [
       ...each(
         source,
@@ -302,7 +302,6 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
-  'src/sessile.mjs': ['spawnSync'], // chrt, which sets the class of this process
   'src/load.mjs': ['require', 'mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/; what it runs asks for packages
 }
 
@@ -681,15 +680,14 @@ rule('a file fits in 400 lines', tooLong, {
   lets: [{ 'src/core/a.ts': 'a\n'.repeat(400) }, { 'test/a.ts': 'a\n'.repeat(500) }],
 })
 
-const bin = { 'src/sessile.mjs': "await import('./cli.ts')" }
 rule('every file is reached from a command, a test or the bench', deadFiles, {
   bites: [
-    ['src/core/b.ts:1', "import './a.ts'", { ...bin, 'src/cli.ts': "import './core/a.ts'", 'src/core/a.ts': one }],
+    ['src/core/b.ts:1', "import './a.ts'", { 'src/cli.ts': "import './core/a.ts'", 'src/core/a.ts': one }],
     ['src/http/old.html:1', '<p>', { 'src/cli.ts': '// old.html', 'test/a.test.ts': "import '../src/cli.ts'" }],
   ],
   lets: [
-    { ...bin, 'src/cli.ts': "new URL('./http/a.html', import.meta.url)", 'src/http/a.html': '<p>' },
-    { ...bin, 'src/cli.ts': "new URL('./console/', import.meta.url)", 'src/console/a.css': '', 'src/console/b.js': '' },
+    { 'src/cli.ts': "new URL('./http/a.html', import.meta.url)", 'src/http/a.html': '<p>' },
+    { 'src/cli.ts': "new URL('./console/', import.meta.url)", 'src/console/a.css': '', 'src/console/b.js': '' },
     { 'test/a.test.ts': "import '../src/log/memory.ts'", 'src/log/memory.ts': one },
   ],
 })

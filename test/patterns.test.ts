@@ -71,6 +71,9 @@ const filesIn = (folder: string) =>
     .filter((entry) => entry.isFile())
     .map(({ parentPath, name }) => join(parentPath, name))
 
+/** What the shell matches with is no regular expression. */
+const isOfShell = (text: string) => text.startsWith('#!/bin/sh\n')
+
 async function ofSource(): Promise<Pattern[]> {
   const found: Pattern[] = []
   for (const file of filesIn('src')) {
@@ -79,7 +82,7 @@ async function ofSource(): Promise<Pattern[]> {
     else if (file.endsWith('.html')) {
       for (const [, script = ''] of text.matchAll(/<script[^>]*>([\s\S]*?)<\/script>/g))
         found.push(...(await patternsIn(file, script)))
-    } else if (!file.endsWith('.txt')) throw new Error(`${file}: what patterns are in there?`)
+    } else if (!file.endsWith('.txt') && !isOfShell(text)) throw new Error(`${file}: what patterns are in there?`)
   }
   return found
 }

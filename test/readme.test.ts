@@ -64,7 +64,7 @@ describe('the README', () => {
       const pasted = script
         .replaceAll('8787', port)
         .replace(/KEY=\S+/, `KEY=${secret}`)
-        .replaceAll('npx sessile', `node ${root}src/sessile.mjs`)
+        .replaceAll('npx sessile', `${root}src/sessile`)
       const env = { ...process.env, SESSILE_HOME: home, NO_COLOR: '1' }
       execFile('bash', ['-c', `exec 2>&1\n${pasted}`], { cwd: makeHome(), env }, (error, stdout) =>
         error ? reject(error) : resolve(stdout),

@@ -2,6 +2,7 @@
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -70,15 +71,56 @@ describe('a start', () => {
   })
 
   it('tells V8 the same, however it comes about', async () => {
-    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-      scripts: { start: string; bench: string }
+    const { scripts, bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      scripts: Record<string, string>
+      bin: Record<string, string>
     }
-    const told = scripts.start.match(/--\S+/g)
+    expect([bin.sessile, scripts.start]).toEqual(['src/sessile', 'src/sessile serve'])
+    const told = readFileSync(join(root, 'src', 'sessile'), 'utf8').match(/(?<= node )(--\S+ ?)+(?= ")/)?.[0]
     expect(told).toContain('--no-allocation-site-pretenuring')
-    expect(scripts.bench).toContain(`node ${told?.join(' ')} src/load.mjs bench/run.ts`)
-    const bin = join(root, 'src', 'sessile.mjs')
-    expect(readFileSync(bin, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
-    expect(await said(spawn(bin, ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
+    expect(scripts.bench).toContain(`node ${told} src/load.mjs bench/run.ts`)
+  })
+
+  describe('as `npx sessile` makes it', () => {
+    const link = () => {
+      const path = join(makeHome(), 'a name of its own')
+      symlinkSync(join(root, 'src', 'sessile'), path)
+      return path
+    }
+
+    /** What it would start Node with, and how whoever is told of it is scheduled; `chrt`: what takes the place of this command. */
+    const startsWith = async (words: string[], chrt?: string): Promise<string[]> => {
+      const folder = makeHome()
+      const stub = (name: string, script: string) => writeFileSync(join(folder, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+      stub('node', `printf '%s\\n' "$@"; PATH=${process.env.PATH}; chrt -p $$; nice`)
+      if (chrt !== undefined) stub('chrt', chrt)
+      const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` }
+      return (await said(spawn(link(), words, { stdio: ['ignore', 'pipe', 'pipe'], env }))).trimEnd().split('\n')
+    }
+    const entry = join(root, 'src', 'sessile.mjs')
+
+    it('runs, by whatever name it is called', async () => {
+      expect(await said(spawn(link(), ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
+    })
+
+    it('gives way to whoever records before Node is there, where it goes through all there is', async () => {
+      for (const verb of ['rebuild', 'replay', 'verify']) {
+        const [, , , ...rest] = await startsWith([verb, 'two words', '*'])
+        expect(rest).toEqual([entry, verb, 'two words', '*', expect.stringContaining('SCHED_IDLE'), expect.any(String), '19'])
+      }
+    })
+
+    it('is there like others where it serves, or waits for a moment of the recorder', async () => {
+      for (const words of [['serve'], ['rebuild', '--check'], ['info', 'rebuild'], []]) {
+        const [, , , ...rest] = await startsWith(words)
+        expect(rest).toEqual([entry, ...words, expect.stringContaining('SCHED_OTHER'), expect.any(String), `${getPriority()}`])
+      }
+    })
+
+    it('goes by a low priority alone where it may not choose its class', async () => {
+      const [, , , ...rest] = await startsWith(['verify'], 'exit 1')
+      expect(rest).toEqual([entry, 'verify', expect.stringContaining('SCHED_OTHER'), expect.any(String), '19'])
+    })
   })
 
   it('believes what V8 made only where V8 is told the same', async () => {

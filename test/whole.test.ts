@@ -48,7 +48,7 @@ class Line {
   }
 
   async until(what: (line: Line) => boolean): Promise<void> {
-    const patience = performance.now() + 15_000
+    const patience = performance.now() + 45_000
     while (!what(this)) {
       if (performance.now() > patience) throw new Error(`this alone has come: ${this.came}`)
       await wait(2)
