@@ -178,7 +178,8 @@ export class Deciding {
     const media = rawMedia(draft.data, at)
     if (media) throw new Refusal('invalid', 'raw-media', 'A log holds no raw media.', { faults: [media] })
 
-    const before = this.heads.of(log)
+    const known = this.heads.of(log)
+    const before = known.head
     const record: Recorded = {
       record_id: this.#parts.source.uuid(),
       seq: before.seq + 1,
@@ -197,11 +198,11 @@ export class Deciding {
     if (length > LARGEST_LINE) {
       throw new Refusal('too-large', 'record-too-large', `A record is at most ${LARGEST_LINE} bytes; this one has ${length}.`)
     }
-    this.views.name(waiting.command_id, log, before.size)
+    this.views.name(waiting.command_id, known.log, before.size)
     this.views.apply(record)
     const plain = waiting.command_id === undefined && !this.views.folds(draft.type)
     const line: Line = {
-      log,
+      log: known.log,
       offset: before.size,
       bytes: content,
       length,
@@ -211,7 +212,7 @@ export class Deciding {
       place: undefined,
       plain,
     }
-    this.heads.move(log, { seq: record.seq, hash: line, size: before.size + length, at: this.latest })
+    this.heads.move(known, { seq: record.seq, hash: line, size: before.size + length, at: this.latest })
     lines.push(line)
     if (saysWhoMay(log)) this.rulings++
     waiting.records.push(record)

@@ -17,39 +17,60 @@ export interface End {
 
 /** The end of a log while it grows: the hash of a line that is on its way to the disk is the line, which will have it. */
 interface Head extends Omit<End, 'hash'> {
-  readonly hash: string | Line
+  hash: string | Line
+}
+
+/** A log whose end is known. Whoever looks for it once need not look again. */
+class Known {
+  readonly log: string
+  /** Of a log with no line yet it is what the first one follows, at seq 0. */
+  head: Head
+  /** Has it grown since its end was gathered to be written? */
+  dirty = false
+
+  constructor(log: string, head: Head = { seq: 0, hash: genesis(log), size: 0, at: 0 }) {
+    this.log = log
+    this.head = head
+  }
 }
 
 export class Heads {
   readonly #load: (log: string) => End | undefined
-  readonly #known = new Map<string, Head>()
-  readonly #dirty = new Set<string>()
+  readonly #known = new Map<string, Known>()
+  #dirty: Known[] = []
   /** Which logs moved, and from where, in order: what is to be undone. */
-  readonly #moved: string[] = []
-  readonly #before: (Head | undefined)[] = []
+  readonly #moved: Known[] = []
+  readonly #before: Head[] = []
 
   constructor(load: (log: string) => End | undefined) {
     this.#load = load
   }
 
-  /** The end of a log; for one with no line yet, what its first line follows. */
-  of(log: string): Head {
-    return this.find(log) ?? { seq: 0, hash: genesis(log), size: 0, at: 0 }
-  }
-
-  find(log: string): Head | undefined {
+  /** A log and its end, from where it can be moved. */
+  of(log: string): Known {
     const known = this.#known.get(log)
     if (known) return known
-    const loaded = this.#load(log)
-    if (loaded) this.#known.set(log, loaded)
+    const loaded = new Known(log, this.#load(log))
+    this.#known.set(log, loaded)
     return loaded
   }
 
-  move(log: string, head: Head): void {
-    this.#moved.push(log)
-    this.#before.push(this.#known.get(log))
-    this.#known.set(log, head)
-    this.#dirty.add(log)
+  /** The end of a log; of one with no line yet, none. */
+  find(log: string): Head | undefined {
+    const known = this.#known.get(log)
+    if (known) return known.head.seq === 0 ? undefined : known.head
+    const loaded = this.#load(log)
+    if (loaded) this.#known.set(log, new Known(log, loaded))
+    return loaded
+  }
+
+  move(known: Known, head: Head): void {
+    this.#moved.push(known)
+    this.#before.push(known.head)
+    known.head = head
+    if (known.dirty) return
+    known.dirty = true
+    this.#dirty.push(known)
   }
 
   /** The end of a log that can be kept; undefined while its last line is on its way. */
@@ -62,8 +83,8 @@ export class Heads {
   /** These lines are durable: what is known of their hashes no longer hangs on them. */
   sealed(lines: readonly Line[]): void {
     for (const line of lines) {
-      const head = this.#known.get(line.log)
-      if (head?.hash === line && line.hash !== undefined) this.#known.set(line.log, { ...head, hash: line.hash })
+      const head = this.#known.get(line.log)?.head
+      if (head?.hash === line && line.hash !== undefined) head.hash = line.hash
     }
   }
 
@@ -73,12 +94,7 @@ export class Heads {
   }
 
   undo(to: number): void {
-    while (this.#moved.length > to) {
-      const log = this.#moved.pop() as string
-      const before = this.#before.pop()
-      if (before) this.#known.set(log, before)
-      else this.#known.delete(log)
-    }
+    while (this.#moved.length > to) (this.#moved.pop() as Known).head = this.#before.pop() as Head
   }
 
   /** The batch is durable: there is nothing to come back to. */
@@ -89,28 +105,33 @@ export class Heads {
 
   /** How many logs have grown since their ends were gathered to be written. */
   get dirty(): number {
-    return this.#dirty.size
+    return this.#dirty.length
   }
 
   /** The logs whose ends are to be written. */
   gather(): string[] {
-    const logs = [...this.#dirty]
-    this.#dirty.clear()
+    const logs = this.#dirty.map(({ log }) => log)
+    this.#letGo()
     return logs
   }
 
   /** Forgets the logs that have been known for longest, where there are too many; those gathered have been written. */
   tidy(): void {
-    for (const log of this.#known.keys()) {
+    for (const [log, { dirty }] of this.#known) {
       if (this.#known.size <= bounds.knownHeads) break
-      if (!this.#dirty.has(log)) this.#known.delete(log)
+      if (!dirty) this.#known.delete(log)
     }
   }
 
   /** Forgets everything: the views were replaced. */
   clear(): void {
     this.#known.clear()
-    this.#dirty.clear()
+    this.#letGo()
     this.keep()
+  }
+
+  #letGo(): void {
+    for (const known of this.#dirty) known.dirty = false
+    this.#dirty = []
   }
 }
