@@ -67,15 +67,22 @@ describe('lines on their way to their files', () => {
   it('are copied by whoever has nothing else to do, before the clock does it, a few at a time', async () => {
     const { log, there } = await acknowledged(4000)
     expect(log.copySome()).toBe(false)
-    pass(140)
+    pass(260)
     expect(there()).toBe(0)
     for (let calls = 1; log.copySome(); calls++) expect(there()).toBe(Math.min(3 * calls, LOGS.length))
     expect(there()).toBe(LOGS.length)
   })
 
+  it('are not left to gather for as long where there are many', async () => {
+    const { log, there } = await acknowledged(120_000)
+    pass(10)
+    expect(log.copySome()).toBe(true)
+    expect(there()).toBeGreaterThan(0)
+  })
+
   it('are left to them as long as they go on, and no longer', async () => {
     const { log, there } = await acknowledged(4000)
-    pass(140)
+    pass(260)
     log.copySome()
     pass(5)
     expect(there()).toBe(3)
@@ -107,7 +114,7 @@ describe('lines on their way to their files', () => {
 
   it('wait for the clock where a file cannot be written: nobody tries again and again, and it keeps no other waiting for long', async () => {
     const { log, there } = await acknowledged(4000, (log) => log === LOGS[0])
-    pass(140)
+    pass(260)
     expect(log.copySome()).toBe(true)
     expect(log.copySome()).toBe(false)
     for (let second = 0; second < 3; second++) pass(1000)
@@ -178,7 +185,7 @@ describe('a recorder that waits for a sync', () => {
     // More than is left to gather.
     const many = Array.from({ length: 100 }, () => said('x'.repeat(1000)))
     expect(await running.admin.append(session_id, many)).toMatchObject({ status: 201 })
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    await new Promise((resolve) => setTimeout(resolve, 300))
     const copySome = vi.spyOn(running.sessile.log, 'copySome')
     const release = disk.holdSync()
     later(release)

@@ -23,7 +23,7 @@ const [GATHER_MS, BUSY_MS] = [50, 500]
 const [BUSY_BYTES, GATHER_BYTES] = [64 * 1024, 8 * 1024 * 1024]
 const SLICE_MS = 0.25
 /** Where somebody has nothing else to do they begin earlier, copy less at a time, and have a while before the clock goes on. */
-const [EARLY_MS, LITTLE_MS, WHILE_MS] = [125, 0.05, 10]
+const [EARLY_MS, EARLY_BYTES, LITTLE_MS, WHILE_MS] = [250, 4 * 1024 * 1024, 0.05, 10]
 /** Where much is waiting, copying takes its time from the recorder, which slows it down before it has to refuse. */
 const [LONG_SLICE_MS, MUCH_PENDING] = [30, 24 * 1024 * 1024]
 const AGAIN_MS = 1000
@@ -155,7 +155,7 @@ export class Copies {
    */
   copySome(): boolean {
     if (this.#trouble !== undefined || this.#bytes > GATHER_BYTES) return false
-    const busy = this.#bytes > BUSY_BYTES && performance.now() - this.#since > EARLY_MS
+    const busy = this.#bytes > EARLY_BYTES || (this.#bytes > BUSY_BYTES && performance.now() - this.#since > EARLY_MS)
     if (!busy && this.#round.length === 0) return false
     this.#slice(LITTLE_MS, WHILE_MS)
     return true
