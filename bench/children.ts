@@ -25,7 +25,8 @@ const LOAD = new URL('../src/load.mjs', import.meta.url)
 const COMMAND = fileURLToPath(new URL('../src/sessile', import.meta.url))
 
 /** What V8 is told where Sessile is started. */
-const FLAGS = / node (--.+?) "/.exec(readFileSync(COMMAND, 'utf8'))?.[1]?.split(' ') ?? []
+const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { scripts: { start: string } }
+const FLAGS = scripts.start.match(/--\S+/g) ?? []
 
 /** Sessile in a child, on this data directory. */
 export async function sessileServer(home: string): Promise<Server> {

@@ -41,7 +41,7 @@ async function found(shelf: Shelf, passed: (log: string) => void = () => {}): Pr
       all[log] = (error as Error).message
     }
     passed(log)
-    await new Promise((resolve) => setTimeout(resolve, 8))
+    await new Promise((resolve) => setTimeout(resolve, 16))
   }
   return all
 }

@@ -185,7 +185,7 @@ describe('a recorder that waits for a sync', () => {
     // More than is left to gather.
     const many = Array.from({ length: 100 }, () => said('x'.repeat(1000)))
     expect(await running.admin.append(session_id, many)).toMatchObject({ status: 201 })
-    await new Promise((resolve) => setTimeout(resolve, 300))
+    await new Promise((resolve) => setTimeout(resolve, 260))
     const copySome = vi.spyOn(running.sessile.log, 'copySome')
     const release = disk.holdSync()
     later(release)
