@@ -11,6 +11,8 @@ const MOST_IN_ARRAY = 100
 
 let serving: Serving
 let checkpoints = 0
+/** The one under way, if there is one. */
+let checkpoint = Promise.resolve()
 let clock: NodeJS.Timeout | undefined
 let users = 0
 
@@ -30,7 +32,11 @@ const verbs = {
   /** From now on a checkpoint every so many milliseconds, or none; returns how many there have been. */
   async checkpoints({ every }: { every: number }) {
     clearInterval(clock)
-    if (every > 0) clock = setInterval(() => void serving.sessile.recorder.checkpoint().then(() => checkpoints++), every)
+    const begin = () => {
+      checkpoint = serving.sessile.recorder.checkpoint().then(() => void checkpoints++)
+    }
+    if (every > 0) clock = setInterval(begin, every)
+    await checkpoint
     return checkpoints
   },
   /** Stops as a service is stopped: everything lies in its file. */
