@@ -37,6 +37,14 @@ const kept = (house: string) => readdirSync(cache(house)).map((name) => join(cac
 const when = (files: string[]) => files.map((file) => `${file} ${statSync(file).ino}`)
 /** What Node is started with. */
 const entry = join(root, 'src', 'sessile.mjs')
+
+/** Another name for one of our files, elsewhere. */
+function linkTo(name: string): string {
+  const path = join(makeHome(), 'a name of its own')
+  symlinkSync(join(root, 'src', name), path)
+  return path
+}
+
 const HELP = /^sessile: the record of sessions\n/
 
 describe('a start', () => {
@@ -83,18 +91,10 @@ describe('a start', () => {
   })
 
   it('works by a link to what Node is started with, as `npx` has made before and keeps', async () => {
-    const path = join(makeHome(), 'sessile')
-    symlinkSync(entry, path)
-    expect(await said(spawn(path, ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
+    expect(await said(spawn(linkTo('sessile.mjs'), ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
   })
 
   describe('as `npx sessile` makes it', () => {
-    const link = () => {
-      const path = join(makeHome(), 'a name of its own')
-      symlinkSync(join(root, 'src', 'sessile'), path)
-      return path
-    }
-
     /** What it would start Node with, and how whoever is told of it is scheduled; `chrt`: what takes the place of this command. */
     const startsWith = async (words: string[], chrt?: string): Promise<string[]> => {
       const folder = makeHome()
@@ -102,10 +102,11 @@ describe('a start', () => {
       stub('node', `printf '%s\\n' "$@"; PATH=${process.env.PATH}; chrt -p $$; nice`)
       if (chrt !== undefined) stub('chrt', chrt)
       const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` }
-      return (await said(spawn(link(), words, { stdio: ['ignore', 'pipe', 'pipe'], env }))).trimEnd().split('\n')
+      return (await said(spawn(linkTo('sessile'), words, { stdio: ['ignore', 'pipe', 'pipe'], env }))).trimEnd().split('\n')
     }
+
     it('runs, by whatever name it is called', async () => {
-      expect(await said(spawn(link(), ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
+      expect(await said(spawn(linkTo('sessile'), ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
     })
 
     it('gives way to whoever records before Node is there, where it goes through all there is', async () => {
