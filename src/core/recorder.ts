@@ -26,8 +26,13 @@ import type { Mark, Views } from './views.ts'
 import { type Request, Waiting } from './waiting.ts'
 import { Watchers } from './watchers.ts'
 
-/** All that is under way must be durable before a commit: where it would say how far the views have come, and nothing else, it comes seldom. */
-const [MOST_BYTES, MOST_WAITING, COMMIT_AFTER_MS, MARK_AFTER_MS] = [4 * 1024 * 1024, 16_384, 100, 1000]
+const [MOST_BYTES, MOST_WAITING] = [4 * 1024 * 1024, 16_384]
+/**
+ * All that is under way must be durable before a commit. Where nobody waits to read what it brings it comes more seldom, and
+ * where that is nothing but how far the views have come, seldom.
+ */
+const COMMIT_AFTER_MS = 100
+const [TRAIL_AFTER_MS, MARK_AFTER_MS] = [4 * COMMIT_AFTER_MS, 10 * COMMIT_AFTER_MS]
 const overloaded = () => new Refusal('unavailable', 'overloaded', 'Too many requests are waiting to be recorded.')
 
 export class Recorder {
@@ -188,7 +193,8 @@ export class Recorder {
 
   /** How long what is not committed may wait. */
   get #patience(): number {
-    return this.#deciding.views.changed ? COMMIT_AFTER_MS : MARK_AFTER_MS
+    if (!this.#deciding.views.changed) return MARK_AFTER_MS
+    return this.#awaited ? COMMIT_AFTER_MS : TRAIL_AFTER_MS
   }
 
   /** Decides what has queued, for about as long as a sync takes, and writes it. It is answered when it has been synced. */
