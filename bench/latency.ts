@@ -31,28 +31,32 @@ export async function question(effort: { rounds: number; seconds: number }): Pro
   const large = await sessile.ask<Session[]>('begin', { sessions: logs, records: each })
   const requests = requestsTo(await sessile.ask<Session[]>('begin', { sessions: TALKING }))
   const saturate = (server: Server) => call(server, { connections: CONNECTIONS, seconds, requests })
-  const [ofEcho, ofSessile] = [(await rateOf(() => saturate(echo))) / 2, (await rateOf(() => saturate(sessile))) / 2]
-  console.log(`half load: ${Math.round(ofEcho)} requests a second to the echo, ${Math.round(ofSessile)} to Sessile`)
-  const half = (server: Server, rate: number, during = seconds) =>
-    call(server, { connections: CONNECTIONS, seconds: during, requests, rate, mayRefuse: true })
+  // Of what was answered in the same round: machines are slower at one time than at another, and half may become all.
+  const answered = new Map<Server, number>()
+  const half = (server: Server, during = seconds) => {
+    const rate = (answered.get(server) as number) / 2
+    return call(server, { connections: CONNECTIONS, seconds: during, requests, rate, mayRefuse: true })
+  }
   const disturbances = await disturbancesOf(sessile, path, large, seconds)
 
   const saturated = new Turns()
   const halved = new Turns()
+  const saturating = [
+    async () => answered.set(echo, await saturated.take('Hono echo', () => saturate(echo))),
+    async () => answered.set(sessile, await saturated.take('Sessile', () => saturate(sessile))),
+  ]
   const turns = [
-    () => saturated.take('Hono echo', () => saturate(echo)),
-    () => saturated.take('Sessile', () => saturate(sessile)),
-    () => halved.take(QUIET, () => half(sessile, ofSessile)),
-    () => halved.take('Hono echo', () => half(echo, ofEcho)),
+    () => halved.take(QUIET, () => half(sessile)),
+    () => halved.take('Hono echo', () => half(echo)),
     ...disturbances.map(({ name, seconds: least, begin }) => async () => {
       const stop = begin()
-      await halved.take(`Sessile, while ${name}`, () => half(sessile, ofSessile, Math.max(seconds, least)))
+      await halved.take(`Sessile, while ${name}`, () => half(sessile, Math.max(seconds, least)))
       if ((await stop()) === 0) throw new Error(`nothing came of it while ${name}`)
     }),
   ]
   for (let round = 0; round <= rounds; round++) {
-    for (let i = 0; i < turns.length; i++) {
-      await turns[(i + round) % turns.length]?.()
+    for (const take of [...fromThe(round, saturating), ...fromThe(round, turns)]) {
+      await take()
       // What the last one left to be copied is not the next one's load.
       await sessile.ask('settle')
     }
@@ -65,20 +69,18 @@ export async function question(effort: { rounds: number; seconds: number }): Pro
   return [...saturated.rows(`${load}, saturated`, 'Hono echo'), ...halved.rows(`${load}, half load`, QUIET)]
 }
 
-/** How many answers a second: the best of three turns, after one in which the code that has just been loaded is still slow. */
-async function rateOf(saturate: () => Promise<Latencies>): Promise<number> {
-  const rates: number[] = []
-  for (let turn = 0; turn < 4; turn++) rates.push((await saturate()).rate)
-  // The best, for whatever else ran on the machine can only have made a turn worse, and half of that would be no load.
-  return Math.max(...rates.slice(1))
-}
+/** All of them in turn, from another one each time. */
+const fromThe = <T>(first: number, all: readonly T[]) => all.map((_, i) => all[(first + i) % all.length] as T)
 
 /** What the rounds gave, by contender. */
 class Turns {
   readonly #taken = new Map<string, Latencies[]>()
 
-  async take(name: string, round: () => Promise<Latencies>): Promise<void> {
-    this.#taken.set(name, [...(this.#taken.get(name) ?? []), await round()])
+  /** Returns how many were answered a second. */
+  async take(name: string, round: () => Promise<Latencies>): Promise<number> {
+    const latencies = await round()
+    this.#taken.set(name, [...(this.#taken.get(name) ?? []), latencies])
+    return latencies.rate
   }
 
   forget(): void {
