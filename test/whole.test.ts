@@ -84,9 +84,9 @@ const bytesOf = ({ first, headers, body, eol }: Parts, length: number | undefine
 }
 
 /** Does the body end, by what the head says, before its last byte, so that another request would begin there? */
-function endsEarly({ headers, body }: Parts, told: number | undefined): boolean {
+function endsEarly({ headers, body }: Parts, stated: number | undefined): boolean {
   const lengths = headers.filter(([name]) => name.toLowerCase() === 'content-length').map(([, length]) => Number(length))
-  return (told ?? lengths.at(-1) ?? Infinity) < Buffer.byteLength(body)
+  return (stated ?? lengths.at(-1) ?? Infinity) < Buffer.byteLength(body)
 }
 
 const wellFormed = (parts: Parts) => bytesOf(parts, Buffer.byteLength(parts.body))
@@ -260,13 +260,13 @@ describe('a request that comes whole', () => {
       fc.pre(!oddities.includes('lines of JSON') || (length === 'all' && oddities.length === 1))
       const parts = append(device, session_id, `name-${names++}`)
       for (const oddity of oddities) Object.assign(parts, odd[oddity]?.(parts))
-      const bytes = lengthOf(parts, length)
-      const { told, again } = await inBothWays(running, [bytesOf(parts, bytes)], atOnce)
+      const stated = lengthOf(parts, length)
+      const { told, again } = await inBothWays(running, [bytesOf(parts, stated)], atOnce)
       // What was taken was named, and is answered once more.
       if (!oddities.some((oddity) => UNNAMED.includes(oddity))) expect(again).toBe(false)
       // Where what follows at once is no request, it is a matter of time, too, which of the two is told first.
       const last = length === 'more' || oddities.some((oddity) => LAST_ONES.includes(oddity))
-      if (!endsEarly(parts, bytes) && !(atOnce && last)) expect(told[0]?.[0]).toBe(told[0]?.[1])
+      if (!endsEarly(parts, stated) && !(atOnce && last)) expect(told[0]?.[0]).toBe(told[0]?.[1])
     })
     await fc.assert(property, { numRuns: 30 })
   })
