@@ -5,6 +5,10 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { describe, expect, it, vi } from 'vitest'
 import { bounds } from '../src/core/bounds.ts'
+import { sessionLog } from '../src/core/log.ts'
+import { Slice } from '../src/core/query.ts'
+import type { Sessile } from '../src/core/sessile.ts'
+import { sliceAsLines } from '../src/http/slice.ts'
 import { Chance } from './chance.ts'
 import { Follower, head, loadOf, long, memoryOf, socketTo, until, wait } from './crowd.ts'
 import { flipped } from './damaging.ts'
@@ -219,6 +223,29 @@ describe('GET /api/v1/sessions/{session_id}/records as NDJSON', () => {
     expect(await get('?limit=700&after=300')).toEqual(all.slice(300, 1000))
     expect(await get('?limit=10000')).toEqual(all)
     expect(await get('?after=1501&limit=5')).toEqual([])
+  })
+
+  it('rests for a moment with every piece while somebody waits to be recorded, and never where nobody does', async () => {
+    const { admin, sessile } = await run()
+    const { session_id } = await begun({ admin })
+    for (let i = 0; i < 4; i++)
+      await admin.append(
+        session_id,
+        Array.from({ length: 500 }, () => said('line')),
+      )
+    const { size } = sessile.recorder.endOf(sessionLog('ada', session_id)) as { size: number }
+    const slice = new Slice(sessionLog('ada', session_id), 'whole', { after: 0, limit: undefined, follow: false })
+    const restsWhere = async (busy: boolean): Promise<number> => {
+      const rests = vi.spyOn(globalThis, 'setTimeout')
+      const read = { recorder: { busy }, lines: (of: Slice) => sessile.lines(of) } as Sessile
+      const flow = sliceAsLines(read, slice)
+      for (let next = await flow.next(); !next.done; next = await flow.next());
+      const count = rests.mock.calls.filter(([, ms]) => ms === 1).length
+      rests.mockRestore()
+      return count
+    }
+    expect(await restsWhere(false)).toBe(0)
+    expect(await restsWhere(true)).toBeGreaterThan(size / (40 * 1024))
   })
 })
 

@@ -21,12 +21,15 @@ export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {
   }
 }
 
+/** Nothing is done for a moment, so that there is a processor for whoever needs one. */
+export const pause = () => new Promise<void>((resolve) => setTimeout(resolve, BURST_MS))
+
 /** For a process that works beside another: half of the time nobody has to wait for a processor that it holds. */
 export function resting(): () => Promise<void> {
   let until = performance.now() + BURST_MS
   return async () => {
     if (performance.now() < until) return
-    await new Promise((resolve) => setTimeout(resolve, BURST_MS))
+    await pause()
     until = performance.now() + BURST_MS
   }
 }

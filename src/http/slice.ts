@@ -3,7 +3,7 @@
 import type { Listed, Slice } from '../core/query.ts'
 import type { Sessile } from '../core/sessile.ts'
 import { asTold } from '../core/sight.ts'
-import { turn } from '../core/turn.ts'
+import { pause, turn } from '../core/turn.ts'
 import type { Hold } from './burden.ts'
 import type { Flow } from './flow.ts'
 
@@ -11,13 +11,12 @@ const AT_ONCE = 64 * 1024
 /** A page is no longer than this and one record, whatever its limit. */
 const MOST_IN_PAGE = 4 * 1024 * 1024
 const PAGE = 1000
-/** So much of a log is gone over before others get their turn; and so many turns where somebody waits for what is being recorded. */
+/** So much of a log is gone over before others get their turn; and longer, where somebody waits for what is being recorded. */
 const A_PIECE = 32 * 1024
-const TURNS = 4
 
 async function othersFirst(recorder: { readonly busy: boolean }): Promise<void> {
   await turn()
-  for (let n = 1; n < TURNS && recorder.busy; n++) await turn()
+  if (recorder.busy) await pause()
 }
 
 /** What is gathered is held by `hold`, so that pages which nobody takes do not take all memory. */
