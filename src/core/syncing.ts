@@ -20,8 +20,8 @@ const LEAST_MS = 0.1
 const MOST_MS = 1
 /** So few wait for the sync that is under way rather than be written by themselves. */
 const FEW = 3
-/** A sync that takes no longer keeps nobody waiting who might come meanwhile. */
-const QUICK_MS = 0.5
+/** A sync that takes no longer keeps nobody waiting who might come meanwhile: whatever else goes on takes as long a turn. */
+const QUICK_MS = 1
 
 type Answer = (batch: Batch) => void
 type Failed = (error: Error, waiting: readonly Waiting[]) => void
@@ -43,8 +43,8 @@ export class Syncing {
   #enough: (() => void) | undefined
   /** Is that made here, and over before anything else can be done? */
   #isHere = false
-  /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. */
-  #takes = 1
+  /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. Long, till that is known. */
+  #takes = 2 * QUICK_MS
 
   constructor(log: Log, queue: { readonly length: number }, answer: Answer, failed: Failed) {
     this.#log = log
