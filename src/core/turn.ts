@@ -21,6 +21,8 @@ export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {
   }
 }
 
+const BURST_MS = 1
+
 /** Nothing is done for a moment, so that there is a processor for whoever needs one. */
 export const pause = () => new Promise<void>((resolve) => setTimeout(resolve, BURST_MS))
 
@@ -33,5 +35,3 @@ export function resting(): () => Promise<void> {
     until = performance.now() + BURST_MS
   }
 }
-
-const BURST_MS = 1

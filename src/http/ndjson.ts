@@ -6,6 +6,7 @@ import { Refusal } from '../core/errors.ts'
 import type { Caller } from '../core/policy.ts'
 import { LARGEST_LINE } from '../core/record.ts'
 import type { Asking, Sessile } from '../core/sessile.ts'
+import { pause } from '../core/turn.ts'
 import type { Burden, Hold } from './burden.ts'
 import type { Flow } from './flow.ts'
 import { asJson } from './json.ts'
@@ -72,7 +73,7 @@ export async function* answerLines(
     if (next.done) ended = true
     for (const line of next.value ?? []) {
       // A stream can wait where a request would be turned away: nothing more is read from its sender meanwhile.
-      while (sessile.recorder.crowded || burden.heavy) await new Promise((resolve) => setTimeout(resolve, 1))
+      while (sessile.recorder.crowded || burden.heavy) await pause()
       const asked = who()
       const proved = asked instanceof Promise ? await asked : asked
       if (ended) break

@@ -11,7 +11,7 @@ const AT_ONCE = 64 * 1024
 /** A page is no longer than this and one record, whatever its limit. */
 const MOST_IN_PAGE = 4 * 1024 * 1024
 const PAGE = 1000
-/** So much of a log is gone over before others get their turn; and longer, where somebody waits for what is being recorded. */
+/** So much of a log is gone over before others get their turn, and a moment besides where somebody waits for what is being recorded. */
 const A_PIECE = 32 * 1024
 
 async function othersFirst(recorder: { readonly busy: boolean }): Promise<void> {
