@@ -246,7 +246,7 @@ export class Journal {
 
   get #sheet(): Sheet {
     const { header, path } = this.#current
-    return { fd: this.#fd, path, identity: this.#disk.identity(this.#fd), seed: seedOf(header.segment), end: this.#end }
+    return { fd: this.#fd, path, seed: seedOf(header.segment), end: this.#end }
   }
 
   get #current(): Segment {
