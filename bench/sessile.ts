@@ -3,7 +3,7 @@
 import { openLog, openRecorder } from '../src/app.ts'
 import { readConfig } from '../src/config.ts'
 import { atRoute } from '../src/core/feature.ts'
-import { type Sessile, system } from '../src/core/sessile.ts'
+import { Sessile, system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
 
 /** As whoever sets nothing but a folder has it. */
@@ -40,6 +40,11 @@ export const requestsTo = (sessions: Session[], records = 1) =>
 export async function begun(sessile: Sessile, body: { user_id: string; performer_id: string }, key?: string): Promise<string> {
   const { session_id } = (await sessile.perform(start, { body, caller: system, key })) as { session_id: string }
   return session_id
+}
+
+/** Reads, and leaves no trace: this is what is measured against, and stands nowhere else. */
+export class Traceless extends Sessile {
+  override async note(): Promise<void> {}
 }
 
 export interface Opened {

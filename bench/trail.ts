@@ -3,18 +3,13 @@
 
 import type { Caller } from '../src/core/policy.ts'
 import type { Query } from '../src/core/query.ts'
-import { Sessile } from '../src/core/sessile.ts'
+import type { Sessile } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
 import { compare, type Row, saturate, scratch } from './measure.ts'
-import { open } from './sessile.ts'
+import { open, Traceless } from './sessile.ts'
 
 const READERS = 64
 const SESSIONS = 1000
-
-/** Reads, and leaves no trace: this is what is measured against, and stands nowhere else. */
-class Traceless extends Sessile {
-  override async note(): Promise<void> {}
-}
 
 const query = (at: string) => features.queries.find((query) => query.at === at) as Query
 const questions = [
