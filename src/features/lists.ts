@@ -8,7 +8,7 @@ import { sessionLog } from '../core/log.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { type Asked, Listed, query, time, whole } from '../core/query.ts'
 import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
-import { type SessionRow, sessions, shownSession } from './sessions.ts'
+import { type Damaged, isDamaged, type SessionRow, sessions, shownSession } from './sessions.ts'
 import { transcriptOf, utterance } from './transcripts.ts'
 
 const summary = z.object({
@@ -27,8 +27,6 @@ const summary = z.object({
   damaged: z.literal(true).optional().describe('its log is damaged: what is told here may be less than was recorded'),
 })
 
-type Damaged = ReadonlyMap<string, string>
-
 const summaryOf = (row: SessionRow, damaged: Damaged): z.infer<typeof summary> => ({
   session_id: row.session_id,
   user_id: row.user_id,
@@ -42,7 +40,7 @@ const summaryOf = (row: SessionRow, damaged: Damaged): z.infer<typeof summary> =
   duration_seconds: row.duration_seconds,
   crisis_detected: row.crisis_detected === 1,
   disconnected: row.end_reason === 'disconnected',
-  ...(damaged.has(sessionLog(row.user_id, row.session_id)) ? { damaged: true } : {}),
+  ...(isDamaged(damaged, row) ? { damaged: true } : {}),
 })
 
 const filters = {

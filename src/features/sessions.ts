@@ -131,10 +131,11 @@ export const sessions = view(
 export type SessionRow = Row<typeof columns & AttributeColumns>
 type Sessions = Readable<typeof columns & AttributeColumns>
 
-type Damaged = ReadonlyMap<string, string>
+export type Damaged = ReadonlyMap<string, string>
 
-const isDamaged = (damaged: Damaged, { user_id, session_id }: Pick<SessionRow, 'user_id' | 'session_id'>) =>
-  damaged.has(sessionLog(user_id, session_id))
+/** A list goes over many sessions that nobody asks for next: the names of their logs are not made, and remembered, for nothing. */
+export const isDamaged = (damaged: Damaged, { user_id, session_id }: Pick<SessionRow, 'user_id' | 'session_id'>) =>
+  damaged.size > 0 && damaged.has(sessionLog(user_id, session_id))
 
 /** Whose session it is of which nothing can be told, because its log is damaged from its first line on. */
 function ownerOfLost(damaged: Damaged, session_id: string): string | undefined {
