@@ -339,6 +339,27 @@ describe('a journal', () => {
     expect(await running.admin.start({ user_id: 'bob' })).toMatchObject({ status: 503, body: { reason: 'outcome-unknown' } })
     expect(fatal[0]?.message).toContain('another recorder')
   })
+
+  it('is not asked which file it is while it is written: its next sync would take longer for that', async () => {
+    const { running, disk } = await runOnFailingDisk()
+    const { session_id } = (await running.admin.start()).body
+    const asked: (string | number)[] = []
+    disk.identity = (file) => {
+      asked.push(file)
+      return realDisk.identity(file)
+    }
+    disk.size = (fd) => {
+      asked.push(fd)
+      return realDisk.size(fd)
+    }
+    expect((await running.admin.append(session_id, said('one'))).status).toBe(201)
+    const journal = journalOf(running.home)
+    const segments = readdirSync(journal).filter((name) => name.endsWith('.wal'))
+    const which = segments.map((name) => realDisk.identity(join(journal, name)))
+    expect(which).toHaveLength(1)
+    expect(asked).toContain(join(journal, 'lock'))
+    expect(asked.filter((file) => which.includes(realDisk.identity(file)))).toEqual([])
+  })
 })
 
 describe('a file that cannot be written for a while', () => {
