@@ -776,9 +776,11 @@ describe('rebuilds beside the living', () => {
     const { running, disk } = await runOnFailingDisk()
     const { beside } = running.sessile.recorder
     const { session_id } = (await running.admin.start()).body
+    running.sessile.log.settle()
     const { rebuild } = await beside.begins()
+    // From before there is anything to write, so that it is not written at leisure by the time it is asked for.
+    disk.refuse(statSync(sessionFile(running.home, session_id)).ino, 'ENOSPC')
     await running.admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
-    disk.fail('ENOSPC')
     await expect(beside.goesOn(rebuild)).rejects.toThrow()
     disk.mend()
     expect((await beside.goesOn(rebuild)).grown).toEqual([`users/ada/sessions/${session_id}`])
