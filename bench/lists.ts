@@ -159,7 +159,7 @@ const refusedStart: Asked = {
 
 /** The same with nothing written down of who asked. */
 const alone = ({ name, of }: Asked): Asked => ({
-  name: `${name}, nothing written down`,
+  name: `${name}, alone`,
   of: (data, user) => of({ ...data, sessile: new Traceless(data.sessile) }, user),
 })
 
