@@ -3,7 +3,7 @@
 // sync for what the trail says of who asked, and once alone, with nothing written down. What the sync takes is the disk's
 // affair and grows with nothing, so it is told as well.
 
-import { fdatasyncSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { openLog, openRecorder } from '../src/app.ts'
 import type { Command } from '../src/core/command.ts'
@@ -41,8 +41,9 @@ interface Data {
 export async function question({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
   const [sizes, times] = seconds > 1 ? [[1_000_000, 10_000_000], 500] : [[300_000], 300]
   const folders = [scratch(), scratch(), scratch()] as const
-  const [small, large] = (await Promise.all(folders.slice(0, 2).map(({ path }) => opened(path)))) as [Data, Data]
-  const questions = [...withTrail, ...withTrail.map(alone), refusedStart, bareSync(folders[2].path)]
+  const [small, large] = await Promise.all([opened(folders[0].path), opened(folders[1].path)])
+  const bare = openSync(join(folders[2].path, 'bare'), 'w')
+  const questions = [...withTrail, ...withTrail.map(alone), refusedStart, bareSync(bare)]
   await grow(small, SMALL)
   // What a process does for the first time is compiled meanwhile, and most of these do the same: all are asked once that do not count.
   for (const question of questions) await timed(question, small, times)
@@ -52,6 +53,7 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
     rows.push(...(await asked(questions, { small, large, size }, { rounds, times })))
   }
   for (const { sessile } of [small, large]) await sessile.recorder.close()
+  closeSync(bare)
   for (const { remove } of folders) remove()
   return rows
 }
@@ -164,8 +166,7 @@ const alone = ({ name, of }: Asked): Asked => ({
 })
 
 /** What the trail's line takes at least: one line of a file that is as long as it will be, and its sync. */
-function bareSync(folder: string): Asked {
-  const file = openSync(join(folder, 'bare'), 'w')
+function bareSync(file: number): Asked {
   writeSync(file, Buffer.alloc(BARE_LINES * LINE.length))
   fdatasyncSync(file)
   let n = 0

@@ -1,5 +1,6 @@
 // Sessile on a disk that can be told to fail: the real one, whose writes and syncs refuse on demand, and which loses files.
 
+import { fstatSync } from 'node:fs'
 import { SyncFailed } from '../src/core/log.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import { type Running, run } from './harness.ts'
@@ -49,8 +50,7 @@ export class FailingDisk implements Disk {
 
   #must(have: string | number): void {
     const lost = this.#lost
-    if (lost === undefined || (typeof have === 'string' ? have !== lost : realDisk.identity(have) !== realDisk.identity(lost)))
-      return
+    if (lost === undefined || (typeof have === 'string' ? have !== lost : fstatSync(have).ino !== realDisk.identity(lost))) return
     throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO', syscall: 'any' })
   }
 
@@ -76,7 +76,7 @@ export class FailingDisk implements Disk {
 
   write(fd: number, bytes: Buffer, position: number): number {
     this.#must(fd)
-    const refuses = this.#refused === undefined || this.#refused === realDisk.identity(fd)
+    const refuses = this.#refused === undefined || this.#refused === fstatSync(fd).ino
     if (this.#code !== undefined && refuses) throw Object.assign(new Error(`${this.#code}: write`), { code: this.#code })
     return realDisk.write(fd, bytes, position)
   }

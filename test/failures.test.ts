@@ -1,7 +1,17 @@
 // Failures while running: of the views, of the disk, of single logs. What was acknowledged stays, what was refused
 // leaves no trace, and one broken thing does not take the others with it.
 
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  fstatSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openLog, openRecorder } from '../src/app.ts'
@@ -17,6 +27,7 @@ import { features } from '../src/features/index.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import type { Holder } from '../src/log/lock.ts'
 import { freshOf, journalOf, projectionOf } from '../src/log/shelf.ts'
+import { segmentsOf } from './damaging.ts'
 import { FailingDisk, runOnFailingDisk } from './failing.ts'
 import {
   cli,
@@ -62,7 +73,6 @@ async function eventually(ask: () => Promise<Reply>, status: number): Promise<Js
   throw new Error('it did not come back')
 }
 
-const wals = (home: string) => readdirSync(journalOf(home)).filter((name) => name.endsWith('.wal'))
 const aside = (home: string) =>
   readdirSync(join(journalOf(home), 'quarantine'))
     .map((name) => readFileSync(join(journalOf(home), 'quarantine', name), 'utf8'))
@@ -116,12 +126,12 @@ describe('views that fail', () => {
     failNext(/^COMMIT$/, 'SQLITE_IOERR_FSYNC', { undone: true })
     const { ino } = statSync(projectionOf(running.home))
     await expect(running.sessile.recorder.checkpoint()).rejects.toThrow()
-    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(2)
+    expect(segmentsOf(running.home)).toHaveLength(2)
     await eventually(() => running.admin.get('/readyz'), 200)
     // The file whose sync failed is not synced again: nobody knows what of it is on the disk.
     expect(statSync(projectionOf(running.home)).ino).not.toBe(ino)
     await running.sessile.recorder.checkpoint()
-    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(1)
+    expect(segmentsOf(running.home)).toHaveLength(1)
     await sound(running)
   })
 
@@ -264,7 +274,7 @@ describe('one damaged log', () => {
     const following = await running.admin.raw('GET', `/api/v1/sessions/${session_id}/records?follow=1`)
     expect(await following.text()).toContain('log-damaged')
     await running.stop()
-    expect(readdirSync(journalOf(running.home)).filter((name) => name.endsWith('.wal'))).toHaveLength(1)
+    expect(segmentsOf(running.home)).toHaveLength(1)
   })
 
   it('that is a link to elsewhere is neither followed nor in the way', async () => {
@@ -335,7 +345,7 @@ describe('a journal', () => {
   it('that another recorder has replaced acknowledges nothing more', async () => {
     const { running, fatal } = await runOnFailingDisk()
     await running.admin.start()
-    for (const name of readdirSync(journalOf(running.home))) if (name.endsWith('.wal')) rmSync(join(journalOf(running.home), name))
+    for (const name of segmentsOf(running.home)) rmSync(join(journalOf(running.home), name))
     expect(await running.admin.start({ user_id: 'bob' })).toMatchObject({ status: 503, body: { reason: 'outcome-unknown' } })
     expect(fatal[0]?.message).toContain('another recorder')
   })
@@ -343,22 +353,15 @@ describe('a journal', () => {
   it('is not asked which file it is while it is written: its next sync would take longer for that', async () => {
     const { running, disk } = await runOnFailingDisk()
     const { session_id } = (await running.admin.start()).body
-    const asked: (string | number)[] = []
-    disk.identity = (file) => {
-      asked.push(file)
-      return realDisk.identity(file)
-    }
-    disk.size = (fd) => {
-      asked.push(fd)
-      return realDisk.size(fd)
-    }
+    const questions = [vi.spyOn(disk, 'identity'), vi.spyOn(disk, 'sizeAt'), vi.spyOn(disk, 'size')]
     expect((await running.admin.append(session_id, said('one'))).status).toBe(201)
+    const asked: (string | number)[] = questions.flatMap(({ mock }) => mock.calls.flat())
     const journal = journalOf(running.home)
-    const segments = readdirSync(journal).filter((name) => name.endsWith('.wal'))
-    const which = segments.map((name) => realDisk.identity(join(journal, name)))
-    expect(which).toHaveLength(1)
+    const segments = segmentsOf(running.home).map((name) => statSync(join(journal, name)).ino)
+    expect(segments).toHaveLength(1)
     expect(asked).toContain(join(journal, 'lock'))
-    expect(asked.filter((file) => which.includes(realDisk.identity(file)))).toEqual([])
+    const ofSegments = asked.filter((file) => segments.includes((typeof file === 'number' ? fstatSync(file) : statSync(file)).ino))
+    expect(ofSegments).toEqual([])
   })
 })
 
@@ -388,7 +391,7 @@ describe('a file that the disk has lost for good', () => {
     const { body, status } = await running.admin.start({ user_id: 'eve' })
     expect(status).toBe(201)
     await running.sessile.recorder.checkpoint()
-    expect(wals(running.home)).toHaveLength(1)
+    expect(segmentsOf(running.home)).toHaveLength(1)
     expect(linesIn(sessionFile(running.home, body.session_id, 'eve'))).toHaveLength(1)
     expect((await running.admin.end({ user_id: 'eve', session_id: body.session_id })).status).toBe(200)
   }
@@ -521,7 +524,7 @@ describe('a log that is found damaged', () => {
     const done: string[] = []
     disk.sync = async (fd) => {
       await realDisk.sync(fd)
-      if (realDisk.identity(fd) === ino) done.push('synced')
+      if (fstatSync(fd).ino === ino) done.push('synced')
     }
     disk.remove = (path) => {
       if (path.endsWith('.wal')) done.push('dropped')
@@ -563,10 +566,10 @@ describe('a checkpoint that takes its time', () => {
     await checkpoint
     disk.removeLarge = () => Promise.reject(Object.assign(new Error('EIO: i/o error'), { code: 'EIO' }))
     await expect(recorder.checkpoint()).rejects.toThrow('EIO')
-    expect(wals(running.home)).toHaveLength(2)
+    expect(segmentsOf(running.home)).toHaveLength(2)
     disk.removeLarge = realDisk.removeLarge
     await recorder.checkpoint()
-    expect(wals(running.home)).toHaveLength(1)
+    expect(segmentsOf(running.home)).toHaveLength(1)
   })
 
   it('is followed by another where the service stops meanwhile: nothing is left for the start to do', async () => {
@@ -575,7 +578,7 @@ describe('a checkpoint that takes its time', () => {
     const stopped = running.stop()
     end()
     await stopped
-    const journals = wals(running.home).map((name) => readFileSync(join(journalOf(running.home), name), 'latin1'))
+    const journals = segmentsOf(running.home).map((name) => readFileSync(join(journalOf(running.home), name), 'latin1'))
     expect(journals).toHaveLength(1)
     expect(journals[0]).not.toContain('meanwhile')
   })
@@ -594,7 +597,7 @@ describe('a checkpoint that takes its time', () => {
       ...Array.from({ length: 4 }, () => again(() => running.admin.get(`/api/v1/sessions?limit=1`))),
     ])
     try {
-      await expect.poll(() => wals(running.home)[0], { timeout: 20_000 }).not.toMatch(/-000001\.wal$/)
+      await expect.poll(() => segmentsOf(running.home)[0], { timeout: 20_000 }).not.toMatch(/-000001\.wal$/)
     } finally {
       stop = true
       await all

@@ -20,6 +20,7 @@ import { openDatabase } from '../src/core/tables.ts'
 import { type Disk, realDisk } from '../src/log/disk.ts'
 import { JournalDamaged } from '../src/log/journal.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { segmentsOf } from './damaging.ts'
 import {
   cli,
   crashedCopy,
@@ -38,8 +39,7 @@ import {
 } from './harness.ts'
 
 const HEADER = 80
-const segments = (home: string) => readdirSync(journalOf(home)).filter((name) => name.endsWith('.wal'))
-const segment = (home: string) => join(journalOf(home), segments(home).at(-1) as string)
+const segment = (home: string) => join(journalOf(home), segmentsOf(home).at(-1) as string)
 
 /** A session with some records, whose server is then found dead. */
 async function dead({ settled = true } = {}): Promise<{ home: string; session_id: string; texts: string[] }> {
@@ -114,7 +114,7 @@ describe('a start after a crash', () => {
     for (let cut = HEADER; cut <= end; cut += 97) {
       const copy = makeHome()
       mkdirSync(journalOf(copy), { recursive: true })
-      writeFileSync(join(journalOf(copy), segments(home).at(-1) as string), bytes.subarray(0, cut))
+      writeFileSync(join(journalOf(copy), segmentsOf(home).at(-1) as string), bytes.subarray(0, cut))
       const running = await run(copy)
       const { body } = await running.admin.get(`/api/v1/sessions/${session_id}/records`)
       const count = body.records?.length ?? 0
@@ -151,7 +151,7 @@ describe('a start after a crash', () => {
     expect(err).toMatch(/damaged in .*\.wal at byte \d+ .*move every \.wal file out/s)
     expect(logBytes({ home })).toBe(before)
     // What it said to do works.
-    for (const name of segments(home)) rmSync(join(journalOf(home), name))
+    for (const name of segmentsOf(home)) rmSync(join(journalOf(home), name))
     const running = await run(home)
     expect((await running.admin.get('/api/v1/sessions')).body.sessions).toHaveLength(1)
   })
@@ -240,9 +240,9 @@ describe('a start after a crash', () => {
 
   it('never appends to an old segment: each start begins a new epoch', async () => {
     const first = await run()
-    const before = segments(first.home)
+    const before = segmentsOf(first.home)
     const second = await first.restart()
-    const after = segments(second.home)
+    const after = segmentsOf(second.home)
     expect(after).toHaveLength(1)
     expect(Number(after[0]?.slice(0, 8))).toBe(Number(before[0]?.slice(0, 8)) + 1)
   })
@@ -252,11 +252,11 @@ describe('a start after a crash', () => {
     const old = readFileSync(segment(home))
     const first = await run(home)
     await first.stop()
-    const name = segments(home).at(-1) as string
+    const name = segmentsOf(home).at(-1) as string
     writeFileSync(join(journalOf(home), `${String(Number(name.slice(0, 8)) + 1).padStart(8, '0')}-000001.wal.new`), 'half')
     writeFileSync(join(journalOf(home), '00000000-000001.wal'), old)
     await whole(await run(home), session_id, texts)
-    expect(segments(home)).toHaveLength(1)
+    expect(segmentsOf(home)).toHaveLength(1)
   })
 })
 
@@ -417,7 +417,7 @@ describe('a checkpoint', () => {
     const running = await run()
     for (let i = 0; i < 20; i++) await running.admin.start({ kind: 'therapy' })
     await running.stop()
-    expect(segments(running.home)).toHaveLength(1)
+    expect(segmentsOf(running.home)).toHaveLength(1)
     expect(statSync(segment(running.home)).size).toBe(HEADER)
     expect(filesUnder(join(running.home, 'logs', 'users'))).toHaveLength(20)
   })

@@ -220,7 +220,7 @@ const envelope = {
 const boundary = { source: z.literal(SOURCE).optional(), user_id: opaqueId, performer_id: opaqueId }
 
 /** The highest number that a session of this user has had. Sessions whose logs tell nothing any more had numbers, too. */
-function highestOf(user_id: string, rows: Sessions, damaged: ReadonlyMap<string, string>): number {
+function highestOf(user_id: string, rows: Sessions, damaged: Damaged): number {
   const number = (what: string) => rows.one<{ n: number | null }>(`${what} AS n`, 'WHERE user_id = ?', user_id)?.n ?? 0
   const folder = sessionLog(user_id, '')
   const lost = [...damaged.keys()].filter((log) => log.startsWith(folder) && !rows.get({ session_id: lastName(log) })).length

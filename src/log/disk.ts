@@ -33,8 +33,8 @@ export interface Disk {
   exists(path: string): boolean
   /** The length of the file at this path; 0 where there is none. */
   sizeAt(path: string): number
-  /** Which file it is that is open, or that has this path; undefined for none. */
-  identity(file: number | string): number | undefined
+  /** Which file it is that has this path; undefined for none. */
+  identity(path: string): number | undefined
   /** Has so many bytes of the disk in a file that can be given up; false, and no file, where there are not so many. */
   keepRoom?(path: string, bytes: number): boolean
   /** Holds the file at this path against every other process until it is let go, or we end; undefined where it is held. */
@@ -112,7 +112,7 @@ export const realDisk: Disk = {
     checkWayTo(dirname(path))
     return fs.lstatSync(path, { throwIfNoEntry: false })?.size ?? 0
   },
-  identity: (file) => (typeof file === 'number' ? fs.fstatSync(file) : fs.lstatSync(file, { throwIfNoEntry: false }))?.ino,
+  identity: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.ino,
   keepRoom: (path, bytes) => {
     if (realDisk.sizeAt(path) === bytes) return true
     try {

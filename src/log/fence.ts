@@ -62,7 +62,7 @@ export function fenced(disk: Disk, assertOurs: () => void): Disk {
     leads: (path) => disk.leads(path),
     exists: (path) => disk.exists(path),
     sizeAt: (path) => disk.sizeAt(path),
-    identity: (file) => disk.identity(file),
+    identity: (path) => disk.identity(path),
     keepRoom: (path, bytes) => {
       assertOurs()
       return disk.keepRoom?.(path, bytes) ?? true

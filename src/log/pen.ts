@@ -56,7 +56,7 @@ export class Pen {
   /**
    * Another recorder removes this segment when it starts. Then what was just written is not in the journal that counts. That
    * the name is there tells as much as which file has it: no name is given twice, since epochs only grow. And to ask the file
-   * itself costs: Linux then tells precisely when it is changed next, and the sync after that takes half as long again.
+   * itself costs: Linux then tells precisely when it is changed next, and the sync after that takes up to half as long again.
    */
   assertOurs(): void {
     if (!this.#disk.exists(this.#sheet.path)) throw new SyncFailed('another recorder has taken over the data')
