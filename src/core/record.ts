@@ -83,6 +83,10 @@ const [RECORD_ID, SEQ, TYPE, V, SOURCE, USER_ID, SESSION_ID, PERFORMER_ID, TIMES
 const begins = new Uint32Array(FIELDS.length)
 const ends = new Uint32Array(FIELDS.length)
 
+/** What stood in each field when it was read last, and whether it stands there in the line that was walked last: in one log most of that stays the same. */
+const lately = FIELDS.map(({ most }) => ({ bytes: Buffer.alloc(most), length: 0, text: '', again: false }))
+type Lately = (typeof lately)[number]
+
 /** Walks the envelope; returns where the data begins, or -1 where this is not the line of a record. */
 function walk(line: Buffer): number {
   let at = 0
@@ -94,9 +98,13 @@ function walk(line: Buffer): number {
       continue
     }
     const from = at + before.length
-    at = from
+    const last = lately[i] as Lately
+    let known = 0
+    while (known < last.length && line[from + known] === last.bytes[known]) known++
+    at = from + known
     while (letters[line[at] as number] === 1) at++
     if (at - from < least || at - from > most) return -1
+    last.again = at - from === last.length && known === last.length
     begins[i] = from
     ends[i] = at
   }
@@ -105,16 +113,16 @@ function walk(line: Buffer): number {
 
 const textOf = (line: Buffer, field: number | undefined) => line.toString('latin1', begins[field as number], ends[field as number])
 
-/** What stood in each field of the line that was read last. In one log most of that stays the same, and need not be made anew. */
-const lately = FIELDS.map(({ most }) => ({ bytes: Buffer.alloc(most), length: -1, text: '' }))
-
-/** The same, for a field that often has what it had in the line before. */
+/** The same, for a field that often has what it had in the line before: then it need not be made anew. */
 function sameText(line: Buffer, field: number | undefined): string {
+  const last = lately[field as number] as Lately
+  if (last.again) return last.text
   const [from, to] = [begins[field as number] as number, ends[field as number] as number]
-  const last = lately[field as number] as (typeof lately)[number]
-  if (last.length === to - from && stands(last.bytes, line, from, last.length)) return last.text
-  last.length = line.copy(last.bytes, 0, from, to)
+  // Byte by byte: to copy a part of a buffer makes a view of that part first.
+  for (let i = from; i < to; i++) last.bytes[i - from] = line[i] as number
+  last.length = to - from
   last.text = line.toString('latin1', from, to)
+  last.again = true
   return last.text
 }
 
@@ -179,7 +187,17 @@ export function skim(line: Buffer): { type: string; command_id: string | undefin
 /** Reads one line (without its newline). What is not a record is an erased one; anything else is not from the recorder. */
 export function parseLine(line: Buffer): Recorded | Erased {
   const at = walk(line)
-  if (at < 0) return parseErased(line)
+  return at < 0 ? parseErased(line) : recorded(line, at)
+}
+
+/** The same of a line that holds a record of this type; of any other nothing is read but that. */
+export function parseOf(type: string, line: Buffer): Recorded | undefined {
+  const at = walk(line)
+  return at < 0 || sameText(line, TYPE) !== type ? undefined : recorded(line, at)
+}
+
+/** The record of the line that was walked last. */
+function recorded(line: Buffer, at: number): Recorded {
   const record = new Walked(line)
   record.data = parsed(line, at, line.length - SEAL_LENGTH)
   if (record.data === undefined) throw new Error('not a record')

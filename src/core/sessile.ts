@@ -11,7 +11,7 @@ import type { Source } from './ids.ts'
 import { type Log, userOf } from './log.ts'
 import { type Caller, demandFactor, permit, permitPerformer, permits, reach } from './policy.ts'
 import { Listed, type Query, Slice } from './query.ts'
-import { type Erased, isErased, parseLine, type Recorded, skim } from './record.ts'
+import { type Erased, isErased, parseLine, parseOf, type Recorded } from './record.ts'
 import type { Recorder } from './recorder.ts'
 import type { Settings } from './settings.ts'
 import { hides, SeenLines, type Sight, type Stand } from './sight.ts'
@@ -283,8 +283,10 @@ export class Sessile {
         lines.advance()
         return lines.bytes
       },
-      recordOf: (line: Buffer, type: string) =>
-        skim(line)?.type === type ? events.upcast(parseLine(line) as Recorded) : undefined,
+      recordOf: (line: Buffer, type: string) => {
+        const record = parseOf(type, line)
+        return record && events.upcast(record)
+      },
     }
     return standing(source, which, hold)
   }
