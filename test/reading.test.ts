@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it, vi } from 'vitest'
+import { Borrowed } from '../src/core/log.ts'
 import { type Client, clockAt, type Json, later, refused, run, said, sessionFile } from './harness.ts'
 
 const ids = (body: Json) => body.sessions.map(({ session_id }: { session_id: string }) => session_id)
@@ -359,5 +360,56 @@ describe('the contract', () => {
     )
     const { body, headers } = await anyone.get('/nowhere')
     expect(body).toMatchObject({ status: 404, reason: 'no-such-route', request_id: headers.get('x-request-id') })
+  })
+})
+
+describe('readings of several logs at a time', () => {
+  it('are each told their own log, though they give each other a turn after every line', async () => {
+    const running = await run()
+    const made = await Promise.all(
+      Array.from({ length: 8 }, async (_, n) => {
+        const { session_id } = (await running.admin.start({ user_id: `u${n}` })).body
+        const texts = Array.from({ length: 30 }, (_, i) => `${n}: ${'x'.repeat(n)} ${i}`)
+        const lines = texts.map((text) => said(text, { user_id: `u${n}` }))
+        await running.admin.append(session_id, lines)
+        return { session_id, texts }
+      }),
+    )
+    await running.sessile.recorder.settle()
+    let now = performance.now()
+    later(() => void vi.restoreAllMocks())
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 2))
+    const told = await Promise.all(
+      made.map(async ({ session_id }) => {
+        const [detail, timeline] = await Promise.all(
+          ['', '/timeline'].map((part) => running.admin.get(`/api/v1/sessions/${session_id}${part}`)),
+        )
+        return {
+          detail: (detail as { body: Json }).body.transcript.map(({ text }: Json) => text),
+          timeline: (timeline as { body: Json }).body.entries.slice(1).map(({ says }: Json) => says),
+        }
+      }),
+    )
+    expect(told).toEqual(made.map(({ texts }) => ({ detail: texts, timeline: texts.map((text) => `user said: ${text}`) })))
+  })
+
+  it('give back the room that they borrow, also of a log that is damaged, or longer than that, or not read to its end', async () => {
+    const running = await run()
+    const ask = async (session_id: string, texts: string[]) => {
+      for (const text of texts) expect(await running.admin.append(session_id, said(text))).toMatchObject({ status: 201 })
+      for (let times = 0; times < 5; times++)
+        for (const part of ['', '/timeline', '/timeline?limit=1']) await running.admin.get(`/api/v1/sessions/${session_id}${part}`)
+    }
+    const [long, damaged] = [
+      (await running.admin.start({ user_id: 'ada' })).body,
+      (await running.admin.start({ user_id: 'bob' })).body,
+    ]
+    await ask(long.session_id, Array(4).fill('x '.repeat(25_000)))
+    await running.sessile.recorder.settle()
+    const file = sessionFile(running.home, damaged.session_id, 'bob')
+    writeFileSync(file, readFileSync(file, 'utf8').replace('"kind":"capture"', '"kind":"capturf"'))
+    await refused(running, () => running.admin.get(`/api/v1/sessions/${damaged.session_id}/timeline`), 503, 'log-damaged')
+    await ask(damaged.session_id, [])
+    expect(new Borrowed().room).toBeDefined()
   })
 })

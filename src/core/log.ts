@@ -1,6 +1,8 @@
 // The contract of a log: what the recorder needs from the place where lines live, and nothing more. Every backend
 // passes the same tests (test/log.test.ts). Only the recorder's room (src/log) opens anything for writing.
 
+import { SOME_BYTES } from './turn.ts'
+
 /** One line on its way into a log. `more`: the next line belongs to the same command, and both are recorded or neither. */
 export interface Line {
   log: string
@@ -47,8 +49,8 @@ export class SyncFailed extends Error {}
 /** Whole logs, to read. A log's name is its path under `logs/` without its ending. */
 export interface Shelf {
   names(): Iterable<string>
-  /** Up to `length` bytes from `offset`; fewer at the end. Of a log being written: all that was acknowledged. */
-  read(log: string, offset: number, length: number): Buffer
+  /** Up to `length` bytes from `offset`; fewer at the end. Of a log being written: all that was acknowledged. In `room`, where they fit in there. */
+  read(log: string, offset: number, length: number, room?: Buffer): Buffer
 }
 
 export interface Log extends Shelf {
@@ -152,6 +154,21 @@ export interface PlacedLine {
 
 const NOTHING = Buffer.alloc(0)
 
+const rooms = Array.from({ length: 4 }, () => Buffer.allocUnsafeSlow(SOME_BYTES))
+
+/**
+ * Room for a log that is read in one go, and most are so short: what is made for each anew has to be collected. Whoever borrows
+ * it gives it back before they wait for anybody who may not come again. None is left where others read; then each makes their own.
+ */
+export class Borrowed {
+  room = rooms.pop()
+
+  giveBack(): void {
+    if (this.room) rooms.push(this.room)
+    this.room = undefined
+  }
+}
+
 /** Goes over the whole lines of a log, one after the other. It is at one of them, and keeps none. */
 export class Lines {
   /** The line that it is at, without its newline. */
@@ -167,11 +184,14 @@ export class Lines {
   #at = 0
   #read: number
   #more = true
+  /** Where the first chunk is put, if it is not too long. */
+  #room: Buffer | undefined
 
-  constructor(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY) {
+  constructor(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY, room?: Buffer) {
     this.#shelf = shelf
     this.#log = log
     this.#to = to
+    this.#room = room
     this.offset = from
     this.end = from
     this.#read = from
@@ -199,7 +219,8 @@ export class Lines {
   #readOn(): boolean {
     if (!this.#more || this.#read >= this.#to) return false
     const most = Math.min(CHUNK, this.#to - this.#read)
-    const chunk = this.#shelf.read(this.#log, this.#read, most)
+    const chunk = this.#shelf.read(this.#log, this.#read, most, this.#room)
+    this.#room = undefined
     this.#read += chunk.length
     this.#more = chunk.length === most
     this.#chunk = this.#at === this.#chunk.length ? chunk : Buffer.concat([this.#chunk.subarray(this.#at), chunk])

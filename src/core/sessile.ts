@@ -8,7 +8,7 @@ import { placed, refusalOf } from './deciding.ts'
 import { assert, type Fault, invalid, Refusal } from './errors.ts'
 import type { Gathered } from './feature.ts'
 import type { Source } from './ids.ts'
-import { type Log, userOf } from './log.ts'
+import { Borrowed, type Log, userOf } from './log.ts'
 import { type Caller, demandFactor, permit, permitPerformer, permits, reach } from './policy.ts'
 import { Listed, type Query, Slice } from './query.ts'
 import { type Erased, isErased, parseLine, parseOf, type Recorded } from './record.ts'
@@ -227,9 +227,9 @@ export class Sessile {
   }
 
   /** The lines of a log from a stand on, as far as they may be seen; or a refusal where they are not what was recorded. */
-  lines({ log, sight }: Pick<Slice, 'log' | 'sight'>, from: Stand = { place: beginningOf(log), seq: 0 }): SeenLines {
+  lines({ log, sight }: Pick<Slice, 'log' | 'sight'>, from: Stand = { place: beginningOf(log), seq: 0 }, room?: Buffer): SeenLines {
     try {
-      const lines = new SoundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log) })
+      const lines = new SoundLines(this.log, log, { from: from.place, least: this.recorder.views.leastSize(log), room })
       return new SeenLines(lines, { sight, events: this.gathered.events, seq: from.seq })
     } catch (error) {
       throw this.#told(error)
@@ -239,15 +239,17 @@ export class Sessile {
   /** The records of a log after this seq, as they read today and as far as they may be seen. Others get their turn, also while all is passed over. */
   async *records({ after, ...part }: Pick<Slice, 'log' | 'sight' | 'after'>): Some<Recorded | Erased> {
     const pace = pacer()
+    const borrowed = new Borrowed()
     let [some, length]: [(Recorded | Erased)[], number] = [[], 0]
     try {
-      const lines = this.lines(part)
+      const lines = this.lines(part, undefined, borrowed.room)
       while (lines.advance()) {
         const rest = pace()
         if (rest) await rest
         const { line, seq } = lines
         if (!line || seq <= after) continue
         if (length > SOME_BYTES) {
+          borrowed.giveBack() // What is told now is more than it holds.
           yield some
           ;[some, length] = [[], 0]
         }
@@ -255,10 +257,12 @@ export class Sessile {
         some.push(this.#recordOf(line, seq, part.sight))
       }
     } catch (error) {
+      borrowed.giveBack()
       // What stands before a damage is told to whoever asks for no more.
       yield some
       throw error
     }
+    borrowed.giveBack()
     yield some
   }
 
@@ -276,8 +280,8 @@ export class Sessile {
     if (hides(sight, which.type, events)) return none()
     const source = {
       beginning: beginningOf(log),
-      lines: (from: Place, to?: number) =>
-        new SoundLines(this.log, log, { from, to, least: to ?? this.recorder.views.leastSize(log) }),
+      lines: (from: Place, to?: number, room?: Buffer) =>
+        new SoundLines(this.log, log, { from, to, least: to ?? this.recorder.views.leastSize(log), room }),
       lineAt: (offset: number, to: number) => {
         const lines = new SoundLines(this.log, log, { from: placeAt(this.log, log, offset), to })
         lines.advance()

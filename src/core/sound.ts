@@ -15,6 +15,14 @@ export interface Place {
 
 export const beginningOf = (log: string): Place => ({ end: 0, hash: genesis(log), number: 0 })
 
+interface Part {
+  from?: Place
+  to?: number | undefined
+  least?: number | undefined
+  /** Borrowed for what is read first. */
+  room?: Buffer | undefined
+}
+
 /** Goes over the whole lines of a log from a place on, or up to where one ended, each following from the one before it; refuses where one does not. */
 export class SoundLines extends Lines {
   /** Of the line that it is at, and of the one before. */
@@ -23,12 +31,8 @@ export class SoundLines extends Lines {
   number: number | undefined
   readonly #least: number
 
-  constructor(
-    shelf: Shelf,
-    log: string,
-    { from = beginningOf(log), to, least = to ?? 0 }: { from?: Place; to?: number | undefined; least?: number | undefined } = {},
-  ) {
-    super(shelf, log, from.end, to)
+  constructor(shelf: Shelf, log: string, { from = beginningOf(log), to, least = to ?? 0, room }: Part = {}) {
+    super(shelf, log, from.end, to, room)
     this.hash = from.hash
     this.#before = from.hash
     this.number = from.number

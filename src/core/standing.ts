@@ -10,6 +10,7 @@
 // after the first look is left out, so that all is of one moment.
 
 import { bounds } from './bounds.ts'
+import { Borrowed } from './log.ts'
 import type { Recorded } from './record.ts'
 import type { Place, SoundLines } from './sound.ts'
 import { pacer, SOME_BYTES, type Some } from './turn.ts'
@@ -24,7 +25,7 @@ export interface Standing {
 export interface Source {
   readonly beginning: Place
   /** Its lines from one place up to another. */
-  lines(from: Place, to?: number): SoundLines
+  lines(from: Place, to?: number, room?: Buffer): SoundLines
   /** The one line that begins and ends here. */
   lineAt(offset: number, end: number): Buffer
   /** The record in a line, where it is of this type. */
@@ -79,19 +80,25 @@ type Within = (from: Place, to?: number) => Some<Seen>
 async function* keyed(source: Source, { type, keyOf }: Standing, from: Place, to?: number): Some<Seen> {
   const pace = pacer()
   let [some, since]: [Seen[], number] = [[], from.end]
-  const lines = source.lines(from, to)
-  while (lines.advance()) {
-    const rest = pace()
-    if (rest) await rest
-    const { offset, end } = lines
-    if (offset - since > SOME_BYTES) {
-      yield some
-      ;[some, since] = [[], offset]
+  const borrowed = new Borrowed()
+  try {
+    const lines = source.lines(from, to, borrowed.room)
+    while (lines.advance()) {
+      const rest = pace()
+      if (rest) await rest
+      const { offset, end } = lines
+      if (offset - since > SOME_BYTES) {
+        borrowed.giveBack() // We are beyond what it holds.
+        yield some
+        ;[some, since] = [[], offset]
+      }
+      const record = source.recordOf(lines.bytes, type)
+      if (!record) continue
+      const key = keyOf(record)
+      some.push({ record, key, offset, end, before: key === undefined ? undefined : lines.placeBefore })
     }
-    const record = source.recordOf(lines.bytes, type)
-    if (!record) continue
-    const key = keyOf(record)
-    some.push({ record, key, offset, end, before: key === undefined ? undefined : lines.placeBefore })
+  } finally {
+    borrowed.giveBack()
   }
   yield some
 }

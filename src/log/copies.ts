@@ -162,9 +162,9 @@ export class Copies {
   }
 
   /** A part of a log, from its file and from what has yet to get there. */
-  read(log: string, offset: number, length: number): Buffer {
+  read(log: string, offset: number, length: number, room?: Buffer): Buffer {
     const pending = this.#pending.get(log)
-    if (!pending) return this.#files.read(log, offset, length)
+    if (!pending) return this.#files.read(log, offset, length, room)
     const waiting = together(pending, Buffer.allocUnsafe(pending.length))
     if (pending.slabs.length > 1) {
       this.#slabs.release(pending)

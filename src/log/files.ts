@@ -223,9 +223,9 @@ export class FileLog implements Log {
     return this.#files.names()
   }
 
-  read(log: string, offset: number, length: number): Buffer {
+  read(log: string, offset: number, length: number, room?: Buffer): Buffer {
     try {
-      return this.#copies.read(log, offset, length)
+      return this.#copies.read(log, offset, length, room)
     } catch (error) {
       if (codeOf(error) === '') throw error
       throw new Refusal('unavailable', 'log-damaged', `The log cannot be read (${codeOf(error)}).`)

@@ -166,7 +166,7 @@ class Saving {
   /** What a log has become since it was saved: the same so far, the same with lines erased, or what else. */
   #compare({ name, bytes: length, lines, sha256 }: Saved, log: string): 'the same' | 'erased' | string {
     const [sha, path] = [createHash('sha256'), join(this.#mirror.to, name)]
-    const saved = hashing(sha, (_, ...part) => readPart(path, ...part))
+    const saved = hashing(sha, (_, offset, length) => readPart(path, offset, length))
     const present = linesOf(this.#shelf, log)
     let [hash, number, became] = [genesis(log), 0, 'the same']
     for (const { bytes } of linesOf(saved, log, 0, length)) {
@@ -246,7 +246,7 @@ class Saving {
   }
 
   get #shelf(): Shelf {
-    return { names: () => this.#original.shelf.names(), read: (...part) => this.#read(...part) }
+    return { names: () => this.#original.shelf.names(), read: (log, offset, length) => this.#read(log, offset, length) }
   }
 
   #read(log: string, offset: number, length: number): Buffer {

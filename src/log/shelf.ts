@@ -61,7 +61,7 @@ export class FileShelf implements Shelf {
     return this.#disk.leads(join(this.home, 'logs', path))
   }
 
-  read(log: string, offset: number, length: number): Buffer {
+  read(log: string, offset: number, length: number, room?: Buffer): Buffer {
     let fd: number
     try {
       fd = this.#disk.openToRead(fileOf(this.home, log))
@@ -72,14 +72,15 @@ export class FileShelf implements Shelf {
     }
     try {
       // No larger than what there is: most logs are small, and a rebuild reads all of them.
-      const bytes = this.#room(Math.max(0, Math.min(length, this.#disk.size(fd) - offset)))
+      const bytes = this.#room(Math.max(0, Math.min(length, this.#disk.size(fd) - offset)), room)
       return readInto(this.#disk, fd, bytes, offset)
     } finally {
       this.#disk.close(fd)
     }
   }
 
-  #room(length: number): Buffer {
+  #room(length: number, lent: Buffer | undefined): Buffer {
+    if (lent && length <= lent.length) return lent.subarray(0, length)
     const next = length > 0 && length <= CHUNK ? this.#ring[this.#turn++ % this.#ring.length] : undefined
     return next ? next.subarray(0, length) : Buffer.allocUnsafe(length)
   }
