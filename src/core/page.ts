@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { Refusal } from './errors.ts'
 import { whole } from './query.ts'
-import type { Columns, Parameter, Readable, Row } from './view.ts'
+import type { Columns, Findable, Parameter, Row } from './view.ts'
 
 /** What every question for pages may say. */
 export const paging = {
@@ -52,7 +52,7 @@ interface Turned {
 
 /** One page of the rows, newest first by a time and an id. */
 export function pageOf<C extends Columns, K extends keyof C & string>(
-  rows: Readable<C>,
+  rows: Findable<C>,
   where: Where,
   [time, id]: [K, K],
   { limit, offset = 0, cursor }: Turned,

@@ -5,6 +5,7 @@ import Database from 'better-sqlite3'
 import type { Gathered } from './feature.ts'
 import {
   type Columns,
+  type Findable,
   indexesOf,
   type Parameter,
   type Read,
@@ -159,21 +160,45 @@ function isAlone(where: object, column: string): boolean {
   return column in where
 }
 
+/**
+ * Makes rows of the values that SQLite gives: to have it make the objects as well takes twice as long. What is copied has
+ * the same room in each, for all that will be put there.
+ */
+function rowsWith(columns: readonly string[]): (values: unknown) => Row<Columns> {
+  const blank = Object.fromEntries(columns.map((column) => [column, null])) as Record<string, Parameter>
+  return (values) => {
+    const row = { ...blank }
+    for (let i = 0; i < columns.length; i++) row[columns[i] as string] = (values as Parameter[])[i] as Parameter
+    return row as Row<Columns>
+  }
+}
+
 function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
   const all = Object.keys(columns)
   const own = key[0] as string
   const put = `INSERT INTO ${name} (${all.join(', ')}) VALUES (${all.map(() => '?').join(', ')})`
-  const byKey = `SELECT * FROM ${name} WHERE ${own} = ?`
+  const having = (columns: readonly string[]) => {
+    const [select, rowOf] = [`SELECT ${columns.join(', ')} FROM ${name}`, rowsWith(columns)]
+    const find = (rest: string, ...parameters: Parameter[]) => tables.sql(`${select} ${rest}`).raw().all(parameters).map(rowOf)
+    return { select, rowOf, find }
+  }
+  const { select, rowOf, find } = having(all)
+  const byKey = `${select} WHERE ${own} = ?`
+  const fewer = new Map<readonly string[], Findable<Columns>>()
   const recent = tables.recent(name)
   const equal = (where: object, between: string) =>
     Object.keys(where)
       .map((column) => `${column} = ?`)
       .join(between)
 
+  const get = (text: string, parameters: Parameter[]): Row<Columns> | undefined => {
+    const values = tables.sql(text).raw().get(parameters)
+    return values === undefined ? undefined : rowOf(values)
+  }
   const getByKey = (value: Parameter): Row<Columns> | undefined => {
     const known = recent?.get(value)
     if (known) return known
-    const row = tables.sql(byKey).get(value) as Row<Columns> | undefined
+    const row = get(byKey, [value])
     if (!row || !recent) return row
     if (recent.size >= MOST_RECENT) recent.delete(recent.keys().next().value)
     recent.set(value, row)
@@ -190,13 +215,16 @@ function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
     },
     get: (where) => {
       if (isAlone(where, own)) return getByKey(where[own] as Parameter)
-      return tables.sql(`SELECT * FROM ${name} WHERE ${equal(where, ' AND ')}`).get(...(Object.values(where) as Parameter[])) as
-        | Row<Columns>
-        | undefined
+      return get(`${select} WHERE ${equal(where, ' AND ')}`, Object.values(where) as Parameter[])
     },
-    find: (rest, ...parameters) => tables.sql(`SELECT * FROM ${name} ${rest}`).all(...parameters) as Row<Columns>[],
+    find,
+    only: (columns) => {
+      const some = fewer.get(columns) ?? having(columns)
+      fewer.set(columns, some)
+      return some as Findable<never>
+    },
     one: <T>(select: string, rest: string, ...parameters: Parameter[]) =>
-      tables.sql(`SELECT ${select} FROM ${name} ${rest}`).get(...parameters) as T | undefined,
+      tables.sql(`SELECT ${select} FROM ${name} ${rest}`).raw(false).get(parameters) as T | undefined,
   }
 }
 

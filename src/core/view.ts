@@ -26,10 +26,16 @@ export interface Rows<C extends Columns> extends Readable<C> {
   set(where: Partial<Row<C>>, changes: Partial<Row<C>>): void
 }
 
-/** The rows of one view, for anyone to read. `rest` is SQL after `SELECT * FROM <view>`; values go in as parameters. */
-export interface Readable<C extends Columns> {
-  get(where: Partial<Row<C>>): Row<C> | undefined
+/** Rows that can be looked for. `rest` is SQL after `SELECT … FROM <view>`; values go in as parameters. */
+export interface Findable<C extends Columns> {
   find(rest: string, ...parameters: Parameter[]): Row<C>[]
+}
+
+/** The rows of one view, for anyone to read. */
+export interface Readable<C extends Columns> extends Findable<C> {
+  get(where: Partial<Row<C>>): Row<C> | undefined
+  /** The same rows with these columns alone, for whoever looks for many: always the same array, since what was made for it is kept. */
+  only<const K extends keyof C & string>(columns: readonly K[]): Findable<Pick<C, K>>
   one<T>(select: string, rest: string, ...parameters: Parameter[]): T | undefined
 }
 

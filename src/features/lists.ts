@@ -27,7 +27,22 @@ const summary = z.object({
   damaged: z.literal(true).optional().describe('its log is damaged: what is told here may be less than was recorded'),
 })
 
-const summaryOf = (row: SessionRow, damaged: Damaged): z.infer<typeof summary> => ({
+/** What is told of a session in a list, and not how it was remarked on at length. */
+const shown = [
+  'session_id',
+  'user_id',
+  'session_number',
+  'kind',
+  'counselor_category',
+  'status',
+  'started_at',
+  'ended_at',
+  'end_reason',
+  'duration_seconds',
+  'crisis_detected',
+] as const
+
+const summaryOf = (row: Pick<SessionRow, (typeof shown)[number]>, damaged: Damaged): z.infer<typeof summary> => ({
   session_id: row.session_id,
   user_id: row.user_id,
   session_number: row.session_number,
@@ -69,7 +84,7 @@ function listed(
   if (input.status) where.need('status = ?', input.status)
   if (input.from) where.need('started_at >= ?', new Date(input.from).toISOString())
   if (input.to) where.need('started_at < ?', new Date(input.to).toISOString())
-  const { rows, next_cursor, has_more } = pageOf(read(sessions), where, ['started_at', 'session_id'], input)
+  const { rows, next_cursor, has_more } = pageOf(read(sessions).only(shown), where, ['started_at', 'session_id'], input)
   return { sessions: rows.map((row) => summaryOf(row, damaged())), next_cursor, has_more }
 }
 
