@@ -91,6 +91,7 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
         {
           rounds,
           yardstick: 'Hono echo',
+          warm: connections > 1,
         },
       )),
     )

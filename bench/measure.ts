@@ -40,15 +40,15 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
 }
 
-/** Lets contenders take turns; the first round warms up and does not count. */
+/** Lets contenders take turns; the first round warms up and does not count, where they are not `warm` from what was asked of them before. */
 export async function compare(
   question: string,
   unit: string,
   contenders: Contender[],
-  { rounds, yardstick }: { rounds: number; yardstick?: string },
+  { rounds, yardstick, warm = false }: { rounds: number; yardstick?: string; warm?: boolean },
 ): Promise<Row[]> {
   const figures = new Map<string, number[]>(contenders.map(({ name }) => [name, []]))
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = warm ? 1 : 0; round <= rounds; round++) {
     // Each round begins with another contender, so that none always runs in the wake of the same one.
     for (let i = 0; i < contenders.length; i++) {
       const contender = contenders[(i + round) % contenders.length] as Contender

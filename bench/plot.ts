@@ -137,8 +137,9 @@ export function plot(name: string, rows: Row[]): string {
 const PLOTS = new URL('../docs/plots/', import.meta.url)
 const PAGE = new URL('../docs/PERFORMANCE.md', import.meta.url)
 
-/** Draws the rows of a question, and puts drawing and figures into their place in docs/PERFORMANCE.md. */
+/** Draws the rows of a question, and puts drawing and figures into their place in docs/PERFORMANCE.md, where they have one. */
 export function writePlot(name: string, rows: Row[]): void {
+  if (!readFileSync(PAGE, 'utf8').includes(`<!-- ${name}: `)) return
   mkdirSync(PLOTS, { recursive: true })
   writeFileSync(new URL(`${name}.svg`, PLOTS), plot(name, rows))
   write(name, `![${name}: the figures of the table below](plots/${name}.svg)\n\n${table(rows)}`)
