@@ -184,7 +184,7 @@ function rowsOf(tables: Tables, { name, columns, key }: View): Rows<Columns> {
   }
   const { select, rowOf, find } = having(all)
   const byKey = `${select} WHERE ${own} = ?`
-  const fewer = new Map<readonly string[], Findable<Columns>>()
+  const fewer = new WeakMap<readonly string[], Findable<Columns>>()
   const recent = tables.recent(name)
   const equal = (where: object, between: string) =>
     Object.keys(where)

@@ -34,7 +34,7 @@ export interface Findable<C extends Columns> {
 /** The rows of one view, for anyone to read. */
 export interface Readable<C extends Columns> extends Findable<C> {
   get(where: Partial<Row<C>>): Row<C> | undefined
-  /** The same rows with these columns alone, for whoever looks for many: always the same array, since what was made for it is kept. */
+  /** The same rows with these columns alone, for whoever looks for many. What is made for it is kept as long as this very array is. */
   only<const K extends keyof C & string>(columns: readonly K[]): Findable<Pick<C, K>>
   one<T>(select: string, rest: string, ...parameters: Parameter[]): T | undefined
 }
