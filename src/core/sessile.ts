@@ -241,6 +241,7 @@ export class Sessile {
     const pace = pacer()
     const borrowed = new Borrowed()
     let [some, length]: [(Recorded | Erased)[], number] = [[], 0]
+    let damage: unknown
     try {
       const lines = this.lines(part, undefined, borrowed.room)
       while (lines.advance()) {
@@ -257,13 +258,13 @@ export class Sessile {
         some.push(this.#recordOf(line, seq, part.sight))
       }
     } catch (error) {
+      damage = error
+    } finally {
       borrowed.giveBack()
-      // What stands before a damage is told to whoever asks for no more.
-      yield some
-      throw error
     }
-    borrowed.giveBack()
+    // What stands before a damage is told to whoever asks for no more.
     yield some
+    if (damage !== undefined) throw damage
   }
 
   #recordOf(line: Buffer, seq: number, sight: Sight): Recorded | Erased {
