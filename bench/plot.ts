@@ -139,19 +139,20 @@ const PAGE = new URL('../docs/PERFORMANCE.md', import.meta.url)
 
 /** Draws the rows of a question, and puts drawing and figures into their place in docs/PERFORMANCE.md, where they have one. */
 export function writePlot(name: string, rows: Row[]): void {
-  if (!readFileSync(PAGE, 'utf8').includes(`<!-- ${name}: `)) return
+  if (!placeOf(name).test(readFileSync(PAGE, 'utf8'))) return
   mkdirSync(PLOTS, { recursive: true })
   writeFileSync(new URL(`${name}.svg`, PLOTS), plot(name, rows))
   write(name, `![${name}: the figures of the table below](plots/${name}.svg)\n\n${table(rows)}`)
 }
 
+const placeOf = (name: string) => new RegExp(`(<!-- ${name}: printed by npm run bench -->\\n).*?(<!-- end -->)`, 's')
+
 /** Puts text between the marks of this name. */
 export function write(name: string, text: string): void {
   const page = readFileSync(PAGE, 'utf8')
-  const place = new RegExp(`(<!-- ${name}: printed by npm run bench -->\\n).*?(<!-- end -->)`, 's')
   writeFileSync(
     PAGE,
-    page.replace(place, (_, before: string, after: string) => `${before}\n${text}\n\n${after}`),
+    page.replace(placeOf(name), (_, before: string, after: string) => `${before}\n${text}\n\n${after}`),
   )
 }
 
