@@ -25,11 +25,15 @@ interface Asked {
 /** Asks from a process of its own; returns answers per second. */
 const ask = async (asked: Asked) => Number(await fed('./callers.mjs', asked))
 
-/** How many lines of a stream are under way. All streams together may have more than the recorder takes on: it lets them wait. */
-const WINDOW = 256
+/** How many lines of one stream are under way, and of all streams together: what is under way at the end is waited for. */
+const MOST_OF_STREAM = 256
+const MOST_OF_ALL = 4096
 
 /** Sends lines in one long request on each connection; returns lines answered per second. */
-const stream = async (asked: Asked) => Number(await fed('./streams.mjs', { ...asked, window: WINDOW }))
+const stream = async (asked: Asked) => {
+  const window = Math.min(MOST_OF_STREAM, MOST_OF_ALL / asked.connections)
+  return Number(await fed('./streams.mjs', { ...asked, window }))
+}
 
 const post = async (url: string, body: unknown) => {
   const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }

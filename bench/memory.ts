@@ -79,7 +79,7 @@ const resident = ({ pid }: { pid: number }) => memoryOf(pid) ?? { resident: 0, p
 async function perSession({ full }: Effort): Promise<Row[]> {
   const heap: Figures = new Map()
   const rss: Figures = new Map()
-  const [active, closed, before] = full ? [10_000, 20_000, BEYOND_CACHES] : [2000, 2000, 0]
+  const [active, closed, before] = full ? [10_000, 20_000, BEYOND_CACHES] : [1000, 1000, 0]
   const { path, remove } = scratch()
   const server = await sessileServer(path)
   const steps = async (name: string, sessions: number, ended: boolean) => {

@@ -80,7 +80,7 @@ const growing = (log: Log): Log =>
     },
   })
 
-async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
+async function afterCrash({ seconds }: { seconds: number }): Promise<Row[]> {
   const { path, remove } = scratch()
   const [living, left] = [join(path, 'living'), join(path, 'left')]
   const config = configOf(living)
@@ -90,13 +90,14 @@ async function afterCrash({ rounds, seconds }: { rounds: number; seconds: number
   const taken = new Map<string, number[]>()
   const perMib = new Map<string, number[]>()
   const held = new Map<string, number[]>()
-  for (const mib of seconds > 1 ? [1, 64, 256] : [1, 64]) {
+  const [sizes, starts] = seconds > 1 ? [[1, 64, 256], 3] : [[1, 64], 2]
+  for (const mib of sizes) {
     await fill(mib * MIB)
     const name = `a journal of ${mib} MiB`
     // Nobody writes while we copy, in this one thread: what is there is what a kill at this moment would leave.
     cpSync(living, left, { recursive: true })
     const times: number[] = []
-    for (let round = 0; round < Math.min(rounds, 3); round++) times.push(await startOn(left, join(path, 'crashed')))
+    for (let round = 0; round < starts; round++) times.push(await startOn(left, join(path, 'crashed')))
     taken.set(name, times)
     perMib.set(
       name,
