@@ -64,12 +64,14 @@ describe('a start', () => {
     expect(when(kept(house))).toEqual(before)
   })
 
+  /** Has Node say at the end what it has loaded of its own. */
+  const saysAtEnd = {
+    NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent('process.on("exit", () => console.error(process.moduleLoadList.join(" ")))')}`,
+  }
+
   it('loads what Node fetches with for odd addresses alone: it takes ten megabytes', async () => {
-    const atEnd = 'process.on("exit", () => console.error(process.moduleLoadList.join(" ")))'
     const loadedFor = async (path: string) => {
-      const { url, admin, child, err, ended } = await serveApart(makeHome(), {
-        NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(atEnd)}`,
-      })
+      const { url, admin, child, err, ended } = await serveApart(makeHome(), saysAtEnd)
       expect((await admin.start()).status).toBe(201)
       expect((await fetch(`${url}${path}`)).status).toBe(200)
       child.kill('SIGTERM')
@@ -79,6 +81,22 @@ describe('a start', () => {
     expect(await loadedFor('/healthz')).not.toContain('undici')
     expect(await loadedFor('/%68ealthz')).toContain('undici')
   })
+  it('asks a service that runs without it: to load it takes a tenth of a second from whoever records', async () => {
+    const home = makeHome()
+    const { admin, child, ended } = await serveApart(home)
+    expect((await admin.start()).status).toBe(201)
+    const rebuild = spawn(entry, ['rebuild'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...saysAtEnd, SESSILE_HOME: home },
+    })
+    const [out, loaded] = await Promise.all([text(rebuild.stdout), text(rebuild.stderr)])
+    expect(out).toMatch(/^Rebuilt from \d+ records in \d+ logs/)
+    expect(loaded).toContain('NativeModule http')
+    expect(loaded).not.toContain('undici')
+    child.kill('SIGTERM')
+    expect(await ended).toBe(0)
+  })
+
 
   it('tells V8 the same, however it comes about', () => {
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {

@@ -7,6 +7,7 @@ import { setTimeout } from 'node:timers/promises'
 import { type Holder, holderOf, lockDamage } from '../log/lock.ts'
 import { journalOf, logsOf, projectionOf } from '../log/shelf.ts'
 import type { Quarantined, SiftedJournal } from '../log/sift.ts'
+import { asked, isGood } from './asking.ts'
 import { count } from './looking.ts'
 import { urlOf } from './reach.ts'
 
@@ -82,11 +83,10 @@ export async function* aboutHolder(home: string, running: Holder | undefined): A
 
 /** What is wrong with how it answers. */
 async function askedHow(url: string): Promise<string | undefined> {
-  const asked = fetch(urlOf({ url }, '/readyz'), { signal: AbortSignal.timeout(PATIENCE_MS) })
   try {
-    const response = await asked
-    if (response.ok) return undefined
-    const { detail = `answers ${response.status}` } = (await response.json()) as { detail?: string }
+    const { status, text } = await asked(urlOf({ url }, '/readyz'), { within: PATIENCE_MS })
+    if (isGood(status)) return undefined
+    const { detail = `answers ${status}` } = JSON.parse(text) as { detail?: string }
     return `says: ${detail}`
   } catch {
     return `does not answer within a second`

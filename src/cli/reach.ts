@@ -12,6 +12,7 @@ import { system } from '../core/sessile.ts'
 import { features } from '../features/index.ts'
 import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
+import { asked, isGood } from './asking.ts'
 import { say } from './verb.ts'
 
 /** For verbs that have nothing to do where nothing was ever recorded, and must not make a data directory there. */
@@ -31,15 +32,10 @@ export const urlOf = ({ url = '' }: Pick<Holder, 'url'>, path: string) =>
 
 /** Does the holder say anything at all? A stopped process keeps its address, and takes connections that nobody serves. */
 async function answers({ patience }: Config, holder: Holder): Promise<boolean> {
-  const giveUp = new AbortController()
-  // Not the timer of a signal: it keeps no process alive, and of a connection that is cut off at once `fetch` may never hear.
-  const late = setTimeout(() => giveUp.abort(), patience)
-  return fetch(urlOf(holder, '/healthz'), { signal: giveUp.signal })
-    .then(
-      () => true,
-      () => false,
-    )
-    .finally(() => clearTimeout(late))
+  return asked(urlOf(holder, '/healthz'), { within: patience }).then(
+    () => true,
+    () => false,
+  )
 }
 
 const LOOK_AGAIN_MS = 100
@@ -76,18 +72,14 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
   const silent = () =>
     new Held(config.home, holder, ' It does not answer: wake it or end it, or take over with sessile serve --take-over.')
   if (!(await answers(config, holder))) throw silent()
-  // What is under way keeps no process alive by itself.
-  const awake = setInterval(() => {}, 1000)
-  const response = await fetch(urlOf(holder, path), {
+  const headers = { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' }
+  const { status, text } = await asked(urlOf(holder, path), {
     method,
-    headers: { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  })
-    .catch(() => Promise.reject(silent()))
-    .finally(() => clearInterval(awake))
-  const answer = (await response.json()) as { reason?: string; detail?: string; errors?: Fault[] }
-  if (!response.ok)
-    throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${response.status}`, answer.errors)
+    headers,
+    body: body === undefined ? body : JSON.stringify(body),
+  }).catch(() => Promise.reject(silent()))
+  const answer = JSON.parse(text) as { reason?: string; detail?: string; errors?: Fault[] }
+  if (!isGood(status)) throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${status}`, answer.errors)
   return answer
 }
 
