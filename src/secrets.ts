@@ -18,7 +18,7 @@ import {
 import { join } from 'node:path'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
 import { ulid } from 'ulid'
-import { z } from 'zod'
+import * as z from 'zod'
 import { BadConfig } from './config.ts'
 import { notRecorded } from './core/errors.ts'
 import type { Claims, ShownKey, TokenKind, Vault } from './core/vault.ts'

@@ -205,6 +205,34 @@ function circles(sources: Source[]): string[] {
 function borrowedCommands(sources: Source[]): string[] {
   const features = codeUnder(sources, 'src/features/')
   const own = new Map(
+/** A thread of Node takes memory and time before it runs a line; what it loads besides is paid for each time that one is begun. */
+const SMALL = /^node:|^better-sqlite3$|^ulid$/
+
+function heavyThreads(sources: Source[]): string[] {
+  const byPath = new Map(sources.map((source) => [source.path, source]))
+  return sources
+    .filter(({ path }) => /^src\/.*-thread\.ts$/.test(path))
+    .flatMap((thread) => {
+      const loaded = new Set<Source>([thread])
+      const found: string[] = []
+      for (const source of loaded)
+        for (const { at, to, typeOnly } of importsOf(source)) {
+          const next = typeOnly ? undefined : byPath.get(to)
+          if (next) loaded.add(next)
+          else if (!typeOnly && !SMALL.test(to)) found.push(finding(source, at, `${to} is loaded by ${thread.path}`))
+        }
+      return found
+    })
+}
+
+/** Of `z` as one thing all is kept that it has, the words of fifty languages among it: a quarter of all that is loaded. */
+const wholeOfZod = (sources: Source[]) =>
+  codeUnder(sources, 'src/').flatMap((source) =>
+    importsOf(source)
+      .filter(({ to, names, typeOnly }) => to === 'zod' && !typeOnly && !names.includes('*'))
+      .map(({ at }) => finding(source, at, "import * as z from 'zod': what is not used can be left out then")),
+  )
+
     features.map((source) => [
       source.path,
       [...source.code.matchAll(/^export const (\w+) = (?:command|query)\(/gm)].map(([, name]) => name),
@@ -572,7 +600,7 @@ rule(
     lets: [
       { 'src/http/a.ts': "import { one } from '../core/b.ts'\nimport './c.ts'", 'src/core/b.ts': one, 'src/http/c.ts': one },
       { 'src/cli/a.ts': "import { one } from '../log/b.ts'\nimport '../app.ts'", 'src/log/b.ts': one, 'src/app.ts': one },
-      { 'src/core/a.ts': "import { z } from 'zod'\nimport 'node:fs'\nimport { Ajv2020 } from 'ajv/dist/2020.js'" },
+      { 'src/core/a.ts': "import * as z from 'zod'\nimport 'node:fs'\nimport { Ajv2020 } from 'ajv/dist/2020.js'" },
     ],
   },
 )
@@ -597,6 +625,26 @@ rule('features share events and views, and no commands', borrowedCommands, {
 rule('nothing of SQLite may become garbage: connections and statements are kept, and nothing else is made', makesGarbage, {
   bites: [
     ['src/core/a.ts:1', "db.pragma('journal_mode = WAL')"],
+rule('threads load nothing large', heavyThreads, {
+  bites: [
+    ['src/log/a-thread.ts:1', "import * as z from 'zod'"],
+    [
+      'src/core/c.ts:1',
+      "import pino from 'pino'",
+      { 'src/log/a-thread.ts': "import { b } from './b.ts'", 'src/log/b.ts': "import '../core/c.ts'" },
+    ],
+  ],
+  lets: [
+    { 'src/log/a-thread.ts': "import type { C } from './c.ts'\nimport 'node:fs'", 'src/log/c.ts': "import * as z from 'zod'" },
+    { 'src/log/a.ts': "import * as z from 'zod'" },
+  ],
+})
+
+rule('of zod only what is used is loaded', wholeOfZod, {
+  bites: [['src/core/a.ts:1', "import { z } from 'zod'"]],
+  lets: [{ 'src/core/a.ts': "import * as z from 'zod'", 'src/core/b.ts': "import type { z } from 'zod'" }],
+})
+
     ['src/core/a.ts:1', 'for (const row of statement.iterate()) {}'],
     ['src/core/a.ts:1', 'const db = new Database(file)'],
     ['src/core/a.ts:1', 'const all = db.transaction(() => {})'],

@@ -1,42 +1,19 @@
-// What an id looks like, and how new ones are made. Every pattern is linear: no input can make one slow.
+// What an id looks like, and how new ones are made. Threads that write and read need this, and no more than this: nothing large is
+// asked for here.
 
 import { hash, randomBytes } from 'node:crypto'
 import { monotonicFactory } from 'ulid'
-import { z } from 'zod'
 import { draw } from './random.ts'
 
-const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+export const OPAQUE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-/** The id of a user, an account or a device: opaque to Sessile, safe as a file name. */
-export const opaqueId = z.string().regex(OPAQUE, 'must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit')
+export const isOpaqueId = (text: string) => OPAQUE.test(text)
 
-/** The id of a thing that the server names: what it is, and a ULID. */
-export function numbered(what: string) {
-  return z.string().regex(new RegExp(`^${what}_[0-9A-HJKMNP-TV-Z]{26}$`))
-}
-
-/** The id of a session, as the server gives it. */
-export const sessionId = numbered('sess')
-
-/** A digest as it is kept: SHA-256, printed. */
-export const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 /** Names in which Sessile itself, the owner of the files, and whoever has not proved who they are do things. */
 export const reservedIds = ['system', 'operator', 'anonymous']
 
 /** What is kept of a secret that is long and random: enough to know it again. */
 export const digest = (secret: string) => hash('sha256', secret, 'hex')
-
-/** An instant on somebody else's clock: ISO 8601 with its offset. */
-export const instant = z.iso
-  .datetime({
-    offset: true,
-    error: 'must be an ISO 8601 instant with its offset, such as 2031-05-02T09:30:00Z',
-  })
-  .max(40)
-
-export const day = z.iso.date('must be a date such as 2031-05-02')
-
-export const isOpaqueId = (text: string) => OPAQUE.test(text)
 
 /** What each letter of base64url stands for; more than six bits for what is none. */
 export const SIX_BITS = new Uint8Array(256).fill(64)

@@ -1,6 +1,6 @@
 // Pages of a view, newest first. A cursor names the last row that was given, so that rows which come or go shift nobody's page.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { Refusal } from './errors.ts'
 import { whole } from './query.ts'
 import type { Columns, Findable, Parameter, Row } from './view.ts'

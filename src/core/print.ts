@@ -1,9 +1,9 @@
 // Prints what is published from what the features declare: a JSON Schema per event and version, one for a record's
 // envelope, the tables of the views, and the page of the policy.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Gathered } from './feature.ts'
-import { opaqueId, sessionId } from './ids.ts'
+import { opaqueId, sessionId } from './fields.ts'
 import { type Action, actions, policy, reaches, roles, withoutFactor } from './policy.ts'
 import { schemaSql } from './tables.ts'
 

@@ -1,6 +1,6 @@
 // Queries: what a caller may read. A query sees only what is durable, and everything the caller itself was told is recorded.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Refuses } from './command.ts'
 import type { Refusal } from './errors.ts'
 import type { Action, Caller } from './policy.ts'

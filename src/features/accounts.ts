@@ -2,11 +2,12 @@
 // role, and is refused everywhere from the moment it is deactivated. A patient's account has the id of the user whose
 // data it is.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
+import { opaqueId, sha256 } from '../core/fields.ts'
+import { digest, reservedIds } from '../core/ids.ts'
 import { Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { query, whole } from '../core/query.ts'

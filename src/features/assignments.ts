@@ -1,11 +1,11 @@
 // Assignments: which therapist cares for which user, from when and until when. They begin and end as records, and what a
 // therapist reaches follows from them at each request anew.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { numbered, opaqueId } from '../core/ids.ts'
+import { numbered, opaqueId } from '../core/fields.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { query } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'

@@ -2,11 +2,11 @@
 // day's audit log, durable before the answer is sent; never what was asked for or told. Who did write something is told by
 // what they wrote.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { type Draft, events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { opaqueId } from '../core/fields.ts'
 import { badCursor, cursorTo, namedBy, paged, pageRefuses, paging } from '../core/page.ts'
 import { query, time } from '../core/query.ts'
 import type { Recorded } from '../core/record.ts'

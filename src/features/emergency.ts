@@ -1,11 +1,11 @@
 // Emergency access: a therapist who is not assigned to a user reaches their data all the same, for a reason and for an
 // hour. Each is a record, each answer that relied on it says so, and the admin sees them all.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { instant, numbered, opaqueId } from '../core/ids.ts'
+import { instant, numbered, opaqueId } from '../core/fields.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { query } from '../core/query.ts'

@@ -2,11 +2,12 @@
 // code works once. The secret that app and Sessile share is recorded sealed; its key lies with the secrets, in no log.
 
 import { Secret, TOTP } from 'otpauth'
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { type Draft, events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, numbered, opaqueId, sha256 } from '../core/ids.ts'
+import { numbered, opaqueId, sha256 } from '../core/fields.ts'
+import { digest } from '../core/ids.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Vault } from '../core/vault.ts'
 import { type Read, type Row, view } from '../core/view.ts'

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { hash, verify } from '@node-rs/argon2'
-import { z } from 'zod'
+import * as z from 'zod'
 import { Refusal } from '../core/errors.ts'
 
 const SHORTEST = 12

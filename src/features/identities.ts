@@ -5,7 +5,7 @@
 
 import { hash } from 'node:crypto'
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose'
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import type { Refusal } from '../core/errors.ts'
 import { events } from '../core/event.ts'

@@ -1,11 +1,12 @@
 // Keys: how devices prove who they are, and operators beside their accounts. A key is made, listed and revoked; its
 // secret is shown once and kept only as a digest.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, numbered, opaqueId, reservedIds, sha256 } from '../core/ids.ts'
+import { numbered, opaqueId, sha256 } from '../core/fields.ts'
+import { digest, reservedIds } from '../core/ids.ts'
 import { pageOf, Where } from '../core/page.ts'
 import type { Caller } from '../core/policy.ts'
 import { Listed, query } from '../core/query.ts'

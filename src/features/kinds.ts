@@ -1,8 +1,8 @@
 // The kinds of sessions, as data: what each may record at its start and which rules bind it. This is the only place
 // where a kind means anything; everywhere else it is a word in a column.
 
-import { z } from 'zod'
-import { day } from '../core/ids.ts'
+import * as z from 'zod'
+import { day } from '../core/fields.ts'
 import type { Settings } from '../core/settings.ts'
 
 const text = (most: number) => z.string().max(most)

@@ -1,9 +1,9 @@
 // Reading sessions: lists that are limited to what the caller may see, pages that stay right while sessions come and go,
 // and one session with its transcript.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId } from '../core/ids.ts'
+import { opaqueId } from '../core/fields.ts'
 import { sessionLog } from '../core/log.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { type Asked, Listed, query, time, whole } from '../core/query.ts'

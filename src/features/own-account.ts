@@ -1,6 +1,6 @@
 // One's own account: where one is signed in, and signing out, here, there or everywhere.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import type { Refusal } from '../core/errors.ts'
 import type { Feature } from '../core/feature.ts'

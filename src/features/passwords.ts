@@ -1,6 +1,6 @@
 // How an account comes to have a password: by signing up, by taking an invitation, or by changing the one it has.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command, type Preparing } from '../core/command.ts'
 import type { Feature } from '../core/feature.ts'
 import { digest } from '../core/ids.ts'

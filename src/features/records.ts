@@ -1,11 +1,11 @@
 // Downstream records: what other modules append to an active session, how anyone entitled reads a session's log, follows
 // it live, and sees it as a timeline.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command } from '../core/command.ts'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { opaqueId, sha256 } from '../core/ids.ts'
+import { opaqueId, sha256 } from '../core/fields.ts'
 import { sessionLog } from '../core/log.ts'
 import { query, whole } from '../core/query.ts'
 import { isErased } from '../core/record.ts'

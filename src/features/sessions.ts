@@ -1,12 +1,12 @@
 // Sessions and their boundaries: the protocol of capture devices, and the lists that everyone reads. A session starts
 // once, ends once, and has a number that never changes; in an exclusive kind a user has at most one that is active.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command, type Decision } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { events } from '../core/event.ts'
 import type { Chore, Feature } from '../core/feature.ts'
-import { opaqueId, sessionId } from '../core/ids.ts'
+import { opaqueId, sessionId } from '../core/fields.ts'
 import { isSessionLog, lastName, sessionLog } from '../core/log.ts'
 import { type Asked, query } from '../core/query.ts'
 import { type Readable, type Row, view } from '../core/view.ts'

@@ -2,12 +2,13 @@
 // A sign-in is a family of tokens: access tokens, good for half an hour, and refresh tokens, each good for one use, of
 // which the log keeps the digest of the latest. Whoever uses an old one again has a copy, or was copied: the family ends.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { command, type Preparing } from '../core/command.ts'
 import { Refusal } from '../core/errors.ts'
 import { type Draft, events, type Owner } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { digest, numbered, sha256 } from '../core/ids.ts'
+import { numbered, sha256 } from '../core/fields.ts'
+import { digest } from '../core/ids.ts'
 import type { Caller } from '../core/policy.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Settings } from '../core/settings.ts'

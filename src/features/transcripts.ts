@@ -1,9 +1,9 @@
 // What is said in a session, as transcribers and callers post it, and the flag that a classifier raises.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { events } from '../core/event.ts'
 import type { Feature } from '../core/feature.ts'
-import { instant } from '../core/ids.ts'
+import { instant } from '../core/fields.ts'
 import type { Recorded } from '../core/record.ts'
 import type { Standing } from '../core/standing.ts'
 import type { Some } from '../core/turn.ts'

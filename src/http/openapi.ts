@@ -1,7 +1,7 @@
 // The contract of the door as OpenAPI 3.1, printed from what the features declare: every route, every field, and every
 // refusal with its reason.
 
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Command, Refuses } from '../core/command.ts'
 import { absentReason } from '../core/concealing.ts'
 import type { RefusalKind } from '../core/errors.ts'
