@@ -20,7 +20,7 @@ export interface Server {
   stop(): Promise<void>
 }
 
-const LOAD = new URL('../src/load.mjs', import.meta.url)
+const LOAD = new URL('../src/load.cjs', import.meta.url)
 
 const COMMAND = fileURLToPath(new URL('../src/sessile', import.meta.url))
 

@@ -12,7 +12,7 @@ import { durable } from './append.ts'
 import { leaveOut, type Row, scratch } from './measure.ts'
 import { versionOf } from './servers.ts'
 
-const LOAD = fileURLToPath(new URL('../src/load.mjs', import.meta.url))
+const LOAD = fileURLToPath(new URL('../src/load.cjs', import.meta.url))
 const CALLERS = 64
 const CALLS_EACH = 32
 const SYNCS = ['fsync', 'fdatasync', 'sync_file_range', 'msync', 'syncfs'] as const

@@ -1,12 +1,4 @@
 #!/usr/bin/env -S node --max-semi-space-size=4 --no-allocation-site-pretenuring --no-parallel-scavenge
-// What `sessile` starts Node with.
-//
-// V8 is told three things, here and by `npm start`. It keeps what is new in 4 MiB at a time instead of 16. It never puts that among
-// what is old before it has lived: what waits for a sync looks as if it were here to stay, but then each request, long over, holds
-// on to what came with it until all of the memory is gone over, and a smaller room for what is new costs a fifth of all requests.
-// And it wakes no other threads for what one does in a fifth of a millisecond: they would take a processor from whoever records.
+// Where `npx sessile` led before, and still does by links that it has kept.
 
-import { fileURLToPath } from 'node:url'
-import { load } from './load.mjs'
-
-await load(fileURLToPath(new URL('./cli.ts', import.meta.url)))
+import './sessile.cjs'

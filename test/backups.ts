@@ -121,7 +121,7 @@ export function flip(path: string, at: number): void {
   writeFileSync(path, bytes)
 }
 
-export const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+export const BIN = new URL('../src/sessile.cjs', import.meta.url).pathname
 
 /** Begins a backup, stops it while it writes, and sends it this signal when something else is done; tells what it said. */
 export async function paused<T>(

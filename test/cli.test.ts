@@ -36,7 +36,7 @@ import {
   trailOf,
 } from './harness.ts'
 
-const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+const BIN = new URL('../src/sessile.cjs', import.meta.url).pathname
 const NO_SUCH = 'sess_01ARZ3NDEKTSV4RRFFQ69G5FAV'
 
 /** Standard output as the bytes it is. */

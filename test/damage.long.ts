@@ -39,7 +39,7 @@ import { comesUp, type Harm, harms, holdViews, obstacles, rebuild, startInTheWay
 const WANTED = process.env.SESSILE_TEST_DAMAGE ?? '100'
 const PLACES = WANTED === 'all' ? Number.POSITIVE_INFINITY : Number(WANTED)
 const SEED = Number(process.env.SESSILE_TEST_SEED ?? Date.now() % 1_000_000)
-const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+const BIN = new URL('../src/sessile.cjs', import.meta.url).pathname
 const LONG = 24 * 3600_000
 
 let scene: Scene

@@ -305,7 +305,7 @@ export const linesIn = (file: string): Json[] =>
 
 // --- Sessile as a process of its own ------------------------------------------------------------------------------------
 
-const BIN = new URL('../src/sessile.mjs', import.meta.url).pathname
+const BIN = new URL('../src/sessile.cjs', import.meta.url).pathname
 
 export interface Ran {
   code: number | null

@@ -53,7 +53,7 @@ const STEPS: Record<string, number> = { '{': 1, '}': -1 }
 function sourceOf(path: string, text: string): Source {
   let [words, code, depth] = ['', '', 0]
   const templates: number[] = []
-  while (/\.(ts|mjs|js)$/.test(path) && words.length < text.length) {
+  while (/\.(ts|[cm]?js)$/.test(path) && words.length < text.length) {
     const piece = pieceAt(text, words.length, code, templates.at(-1) === depth)
     depth += STEPS[piece.words] ?? 0
     // A brace and more is what follows an expression within a template.
@@ -79,7 +79,7 @@ const house = [
   ...readdirSync(root).filter((name) => /^[^.].*\.(md|json|ts|js)$/.test(name) && name !== 'package-lock.json'),
 ].map((path) => sourceOf(path, readFileSync(new URL(path, root), 'utf8')))
 
-const isCode = ({ path }: Source) => /\.(ts|mjs|js)$/.test(path)
+const isCode = ({ path }: Source) => /\.(ts|[cm]?js)$/.test(path)
 const codeUnder = (sources: Source[], folder: string) =>
   sources.filter((source) => source.path.startsWith(folder) && isCode(source))
 const lineAt = (text: string, at: number) => text.slice(0, at).split('\n').length
@@ -106,6 +106,7 @@ interface Import {
 const STATIC = /^(?:import|export)\s+(type\s+)?((?:(?!\b(?:import|export)\b)[\w\s{},*$])*?)\s*\bfrom\s*(['"])([^'"\n]+)\3/gm
 const BARE = /^import\s*(['"])([^'"\n]+)\1/gm
 const DYNAMIC = /\bimport\(\s*(?:(['"])([^'"\n]+)\1\s*\))?/g
+const REQUIRED = /^ *const \{([^}]*)\} = require\((['"])([^'"\n]+)\2\)/gm
 const BESIDE = /\bnew URL\(\s*(['"])(\.[^'"\n]*)\1,\s*import\.meta\.url\)/g
 
 function importsOf(source: Source): Import[] {
@@ -126,6 +127,10 @@ function importsOf(source: Source): Import[] {
     const whole = /^(?:\*\s+as\s+)?([\w$]+)/.exec(clause.trim())?.[1]
     const star = clause.includes('*') ? ['*'] : whole ? ['default'] : []
     found.push({ at: one.index, to: to(named), names: [...names.filter(Boolean), ...star], whole, typeOnly: type !== undefined })
+  }
+  for (const { index, 0: text, 1: names = '', 3: named = '' } of words.matchAll(REQUIRED)) {
+    const required = { names: names.split(',').map((name) => name.trim()), whole: undefined, typeOnly: false }
+    found.push({ at: index + text.indexOf('require'), to: to(named), ...required })
   }
   for (const one of [...words.matchAll(BARE)].filter(real)) found.push({ at: one.index, to: to(one[2] ?? ''), ...all })
   for (const one of [...words.matchAll(DYNAMIC)].filter(real)) found.push({ at: one.index, to: to(one[2] ?? ''), ...all })
@@ -157,7 +162,6 @@ function wrongArrows(sources: Source[]): string[] {
   const known = new Set(sources.map(({ path }) => path))
   return codeUnder(sources, 'src/').flatMap((source) =>
     importsOf(source).flatMap(({ at, to }) => {
-      if (to === '' && source.path === 'src/load.mjs') return [] // It runs whatever file it is given.
       const wrong = to.startsWith('src/') ? wrongWithin(source.path, to, known) : wrongWithout(to)
       return wrong === undefined ? [] : [finding(source, at, wrong)]
     }),
@@ -201,10 +205,6 @@ function circles(sources: Source[]): string[] {
   return found
 }
 
-/** Between features, events and views are public; commands and queries are not. */
-function borrowedCommands(sources: Source[]): string[] {
-  const features = codeUnder(sources, 'src/features/')
-  const own = new Map(
 /** A thread of Node takes memory and time before it runs a line; what it loads besides is paid for each time that one is begun. */
 const SMALL = /^node:|^better-sqlite3$|^ulid$/
 
@@ -233,6 +233,10 @@ const wholeOfZod = (sources: Source[]) =>
       .map(({ at }) => finding(source, at, "import * as z from 'zod': what is not used can be left out then")),
   )
 
+/** Between features, events and views are public; commands and queries are not. */
+function borrowedCommands(sources: Source[]): string[] {
+  const features = codeUnder(sources, 'src/features/')
+  const own = new Map(
     features.map((source) => [
       source.path,
       [...source.code.matchAll(/^export const (\w+) = (?:command|query)\(/gm)].map(([, name]) => name),
@@ -330,7 +334,7 @@ const mayWrite: Record<string, readonly string[]> = {
   'src/secrets.ts': ['mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under secrets/
   'src/logger.ts': ['write', 'writeSync'], // stderr
   'src/install.mjs': ['spawnSync'], // npm
-  'src/load.mjs': ['require', 'mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/; what it runs asks for packages
+  'src/load.cjs': ['require', 'mkdirSync', 'writeFileSync', 'renameSync', 'rmSync'], // under node_modules/; what it runs asks for packages
 }
 
 interface Use {
@@ -340,7 +344,10 @@ interface Use {
 
 /** What of a file can change files. */
 function writesOf(source: Source): Use[] {
-  const loose = [...source.code.matchAll(/\b(?:require|createRequire|getBuiltinModule)\s*\(/g)]
+  const known = new Set(importsOf(source).map(({ at }) => at))
+  const loose = [...source.code.matchAll(/\b(?:require|createRequire|getBuiltinModule)\s*\(/g)].filter(
+    ({ index }) => !known.has(index),
+  )
   return [...loose.map(({ index: at }) => ({ name: 'require', at })), ...importsOf(source).flatMap((one) => writesBy(source, one))]
 }
 
@@ -407,6 +414,7 @@ function deadFiles(sources: Source[]): string[] {
   }
   for (const [path] of manifest.matchAll(/\bsrc\/[\w./-]+/g)) reach(path)
   for (const { path } of sources) if (/^(test|bench)\//.test(path)) reach(path)
+  reach('src/sessile.mjs') // From links that `npx` has made before, and keeps.
   return sources
     .filter(({ path }) => path.startsWith('src/') && !reached.has(path))
     .map(({ path }) => `${path}:1: a dead file: nothing leads here`)
@@ -617,14 +625,6 @@ rule('no file imports itself, by whatever way round', circles, {
   lets: [{ 'src/core/a.ts': "import './b.ts'\nimport './c.ts'", 'src/core/b.ts': "import './c.ts'", 'src/core/c.ts': one }],
 })
 
-rule('features share events and views, and no commands', borrowedCommands, {
-  bites: [['src/features/b.ts:1', "import { one } from './a.ts'", { 'src/features/a.ts': 'export const one = command({})' }]],
-  lets: [{ 'src/features/a.ts': 'export const one = view({})', 'src/features/b.ts': "import { one } from './a.ts'" }],
-})
-
-rule('nothing of SQLite may become garbage: connections and statements are kept, and nothing else is made', makesGarbage, {
-  bites: [
-    ['src/core/a.ts:1', "db.pragma('journal_mode = WAL')"],
 rule('threads load nothing large', heavyThreads, {
   bites: [
     ['src/log/a-thread.ts:1', "import * as z from 'zod'"],
@@ -645,6 +645,14 @@ rule('of zod only what is used is loaded', wholeOfZod, {
   lets: [{ 'src/core/a.ts': "import * as z from 'zod'", 'src/core/b.ts': "import type { z } from 'zod'" }],
 })
 
+rule('features share events and views, and no commands', borrowedCommands, {
+  bites: [['src/features/b.ts:1', "import { one } from './a.ts'", { 'src/features/a.ts': 'export const one = command({})' }]],
+  lets: [{ 'src/features/a.ts': 'export const one = view({})', 'src/features/b.ts': "import { one } from './a.ts'" }],
+})
+
+rule('nothing of SQLite may become garbage: connections and statements are kept, and nothing else is made', makesGarbage, {
+  bites: [
+    ['src/core/a.ts:1', "db.pragma('journal_mode = WAL')"],
     ['src/core/a.ts:1', 'for (const row of statement.iterate()) {}'],
     ['src/core/a.ts:1', 'const db = new Database(file)'],
     ['src/core/a.ts:1', 'const all = db.transaction(() => {})'],
@@ -709,6 +717,8 @@ rule("only the recorder's room opens a log for writing", writers, {
     ['src/cli/a.ts:1', "import { promises } from 'node:fs'"],
     ['src/cli/a.ts:1', "const fs = await import('node:fs')"],
     ['src/cli/a.ts:1', "require('fs')"],
+    ['src/a.cjs:2', "\nconst { join, writeFileSync } = require('node:fs')"],
+    ['src/a.cjs:1', "const fs = require('node:fs')"],
     ['src/cli/a.ts:1', "import { spawn } from 'node:child_process'"],
     ['src/cli/a.ts:1', "import Database from 'better-sqlite3'"],
     ['src/cli/a.ts:1', "import { realDisk } from '../log/disk.ts'"],

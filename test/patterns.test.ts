@@ -78,7 +78,7 @@ async function ofSource(): Promise<Pattern[]> {
   const found: Pattern[] = []
   for (const file of filesIn('src')) {
     const text = readFileSync(file, 'utf8')
-    if (/\.(ts|mjs|js)$/.test(file)) found.push(...(await patternsIn(file, text)))
+    if (/\.(ts|[cm]?js)$/.test(file)) found.push(...(await patternsIn(file, text)))
     else if (file.endsWith('.html')) {
       for (const [, script = ''] of text.matchAll(/<script[^>]*>([\s\S]*?)<\/script>/g))
         found.push(...(await patternsIn(file, script)))

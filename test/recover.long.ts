@@ -76,7 +76,7 @@ describe('sessile recover', () => {
   it('goes on where the disk has lost a part of a file', async () => {
     const home = copyOf(made.stopped)
     const [file, to] = [sessionFile(home, made.ada), place()]
-    const bin = new URL('../src/sessile.mjs', import.meta.url).pathname
+    const bin = new URL('../src/sessile.cjs', import.meta.url).pathname
     const broken = (...verb: string[]) => {
       const inject = ['-f', '-qq', '-o', join(makeHome(), 'trace'), '-P', file, '-e', 'inject=read,pread64:error=EIO']
       const env = { ...process.env, SESSILE_HOME: home }

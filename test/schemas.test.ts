@@ -36,7 +36,7 @@ const versions = new Map<string, { type: string; v: number; data: z.ZodType }>(
 // --- printing ---------------------------------------------------------------------------------------------------------
 
 function node(cwd: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
-  const child = spawn(process.execPath, ['src/load.mjs', ...args], { cwd, env: { ...process.env, ...env } })
+  const child = spawn(process.execPath, ['src/load.cjs', ...args], { cwd, env: { ...process.env, ...env } })
   const ran = { out: '', err: '' }
   child.stdout.on('data', (data) => {
     ran.out += data

@@ -22,7 +22,7 @@ it(
         const seeds = [String(next), String(SEEDS)]
         next += SEEDS
         const { stdout, stderr } = await promisify(execFile)(process.execPath, [
-          path('../src/load.mjs'),
+          path('../src/load.cjs'),
           path('./simulated/main.ts'),
           ...seeds,
         ])

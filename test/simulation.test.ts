@@ -2,7 +2,7 @@
 // with writes lost, torn and reordered, and with disks that fill up or fail. After each, every promise is looked at.
 //
 //   npm run simulate                                   fifty times as many, or SESSILE_TEST_CRASHES
-//   node src/load.mjs test/simulated/main.ts SEED 1    one run again
+//   node src/load.cjs test/simulated/main.ts SEED 1    one run again
 
 import { expect, it } from 'vitest'
 import { SyncFailed } from '../src/core/log.ts'

@@ -30,13 +30,13 @@ async function said(child: ChildProcessByStdio<null, Readable, Readable>): Promi
 
 /** What a command says, when it is started there, and V8 is told this. */
 const start = (house: string, ...flags: string[]): Promise<string> =>
-  said(spawn(process.execPath, [...flags, join(house, 'src', 'sessile.mjs'), 'help'], { stdio: ['ignore', 'pipe', 'pipe'] }))
+  said(spawn(process.execPath, [...flags, join(house, 'src', 'sessile.cjs'), 'help'], { stdio: ['ignore', 'pipe', 'pipe'] }))
 
 const cache = (house: string) => join(house, 'node_modules', '.cache', 'sessile')
 const kept = (house: string) => readdirSync(cache(house)).map((name) => join(cache(house), name))
 const when = (files: string[]) => files.map((file) => `${file} ${statSync(file).ino}`)
 /** What Node is started with. */
-const entry = join(root, 'src', 'sessile.mjs')
+const entry = join(root, 'src', 'sessile.cjs')
 
 /** Another name for one of our files, elsewhere. */
 function linkTo(name: string): string {
@@ -81,6 +81,7 @@ describe('a start', () => {
     expect(await loadedFor('/healthz')).not.toContain('undici')
     expect(await loadedFor('/%68ealthz')).toContain('undici')
   })
+
   it('asks a service that runs without it: to load it takes a tenth of a second from whoever records', async () => {
     const home = makeHome()
     const { admin, child, ended } = await serveApart(home)
@@ -97,18 +98,17 @@ describe('a start', () => {
     expect(await ended).toBe(0)
   })
 
-
   it('tells V8 the same, however it comes about', () => {
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
       scripts: { start: string; bench: string }
     }
     const told = scripts.start.match(/--\S+/g)
     expect(told).toContain('--no-allocation-site-pretenuring')
-    expect(scripts.bench).toContain(`node ${told?.join(' ')} src/load.mjs bench/run.ts`)
+    expect(scripts.bench).toContain(`node ${told?.join(' ')} src/load.cjs bench/run.ts`)
     expect(readFileSync(entry, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
   })
 
-  it('works by a link to what Node is started with, as `npx` has made before and keeps', async () => {
+  it('works by a link to where `npx` led before, which it keeps', async () => {
     expect(await said(spawn(linkTo('sessile.mjs'), ['help'], { stdio: ['ignore', 'pipe', 'pipe'] }))).toMatch(HELP)
   })
 

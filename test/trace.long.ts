@@ -11,7 +11,7 @@ import { fileOf } from '../src/log/shelf.ts'
 import { ADMIN, Client, cli, copyHome, later, makeHome, said } from './harness.ts'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
-const BIN = join(root, 'src', 'sessile.mjs')
+const BIN = join(root, 'src', 'sessile.cjs')
 
 /** Every call by which a name comes to be, goes, or is opened. */
 const CALLS =

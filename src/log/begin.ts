@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads'
 
 /** Runs a script of ours in a thread that does not keep the process from ending. It makes little garbage, and is given little room for it. */
 export function begin(script: URL, workerData: object): Worker {
-  const load = new URL('../load.mjs', import.meta.url)
+  const load = new URL('../load.cjs', import.meta.url)
   const worker = new Worker(load, {
     argv: [fileURLToPath(script)],
     workerData,

@@ -1,5 +1,5 @@
 // Simulations in a process of their own: what each leaves behind in memory goes with it.
-//   node src/load.mjs test/simulated/main.ts FIRST_SEED COUNT
+//   node src/load.cjs test/simulated/main.ts FIRST_SEED COUNT
 
 import { simulate } from './run.ts'
 
