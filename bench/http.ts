@@ -25,9 +25,9 @@ interface Asked {
 /** Asks from a process of its own; returns answers per second. */
 const ask = async (asked: Asked) => Number(await fed('./callers.mjs', asked))
 
-/** How many lines of one stream are under way, and of all streams together: what is under way at the end is waited for. */
+/** How many lines of one stream are under way, and of all together: as many as the recorder takes on, which lets them wait before. */
 const MOST_OF_STREAM = 256
-const MOST_OF_ALL = 4096
+const MOST_OF_ALL = 16_384
 
 /** Sends lines in one long request on each connection; returns lines answered per second. */
 const stream = async (asked: Asked) => {

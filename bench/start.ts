@@ -15,6 +15,7 @@ import { append, begun, configOf, end, said } from './sessile.ts'
 const AT_ONCE = 200
 const IN_ARRAY = 100
 const MIB = 2 ** 20
+const STARTS = 3
 
 export async function question(effort: { rounds: number; seconds: number }): Promise<Row[]> {
   return [...(await afterStop(effort)), ...(await afterCrash(effort))]
@@ -90,14 +91,13 @@ async function afterCrash({ seconds }: { seconds: number }): Promise<Row[]> {
   const taken = new Map<string, number[]>()
   const perMib = new Map<string, number[]>()
   const held = new Map<string, number[]>()
-  const [sizes, starts] = seconds > 1 ? [[1, 64, 256], 3] : [[1, 64], 2]
-  for (const mib of sizes) {
+  for (const mib of seconds > 1 ? [1, 64, 256] : [1, 64]) {
     await fill(mib * MIB)
     const name = `a journal of ${mib} MiB`
     // Nobody writes while we copy, in this one thread: what is there is what a kill at this moment would leave.
     cpSync(living, left, { recursive: true })
     const times: number[] = []
-    for (let round = 0; round < starts; round++) times.push(await startOn(left, join(path, 'crashed')))
+    for (let round = 0; round < STARTS; round++) times.push(await startOn(left, join(path, 'crashed')))
     taken.set(name, times)
     perMib.set(
       name,

@@ -106,7 +106,7 @@ interface Import {
 const STATIC = /^(?:import|export)\s+(type\s+)?((?:(?!\b(?:import|export)\b)[\w\s{},*$])*?)\s*\bfrom\s*(['"])([^'"\n]+)\3/gm
 const BARE = /^import\s*(['"])([^'"\n]+)\1/gm
 const DYNAMIC = /\bimport\(\s*(?:(['"])([^'"\n]+)\1\s*\))?/g
-const REQUIRED = /^ *const \{([^}]*)\} = require\((['"])([^'"\n]+)\2\)/gm
+const REQUIRED = /^ *const \{([\w ,]*)\} = require\((['"])([^'"\n]+)\2\)$/gm
 const BESIDE = /\bnew URL\(\s*(['"])(\.[^'"\n]*)\1,\s*import\.meta\.url\)/g
 
 function importsOf(source: Source): Import[] {
@@ -229,7 +229,7 @@ function heavyThreads(sources: Source[]): string[] {
 const wholeOfZod = (sources: Source[]) =>
   codeUnder(sources, 'src/').flatMap((source) =>
     importsOf(source)
-      .filter(({ to, names, typeOnly }) => to === 'zod' && !typeOnly && !names.includes('*'))
+      .filter(({ to, names, typeOnly }) => /^zod(?:\/|$)/.test(to) && !typeOnly && !names.includes('*'))
       .map(({ at }) => finding(source, at, "import * as z from 'zod': what is not used can be left out then")),
   )
 
@@ -641,7 +641,10 @@ rule('threads load nothing large', heavyThreads, {
 })
 
 rule('of zod only what is used is loaded', wholeOfZod, {
-  bites: [['src/core/a.ts:1', "import { z } from 'zod'"]],
+  bites: [
+    ['src/core/a.ts:1', "import { z } from 'zod'"],
+    ['src/core/a.ts:1', "import { z } from 'zod/v4'"],
+  ],
   lets: [{ 'src/core/a.ts': "import * as z from 'zod'", 'src/core/b.ts': "import type { z } from 'zod'" }],
 })
 
@@ -719,6 +722,9 @@ rule("only the recorder's room opens a log for writing", writers, {
     ['src/cli/a.ts:1', "require('fs')"],
     ['src/a.cjs:2', "\nconst { join, writeFileSync } = require('node:fs')"],
     ['src/a.cjs:1', "const fs = require('node:fs')"],
+    ['src/a.cjs:1', "const { openSync: look } = require('node:fs')"],
+    ['src/a.cjs:1', "const { ...all } = require('node:fs')"],
+    ['src/a.cjs:1', "const { join } = require('node:fs').promises"],
     ['src/cli/a.ts:1', "import { spawn } from 'node:child_process'"],
     ['src/cli/a.ts:1', "import Database from 'better-sqlite3'"],
     ['src/cli/a.ts:1', "import { realDisk } from '../log/disk.ts'"],
