@@ -38,7 +38,8 @@ function endOf({ last, whole }: Seen, before: End | undefined): End {
  *
  * To check every seal would take longer than all else. So the seals are checked of those lines that something is taken from:
  * of those that change rows or bear the name of a request, of what looks like no known record, and of the last one, which
- * tells where the log ends, and when. Where one of them does not hold, all of them are checked, to find the first that is damaged.
+ * tells where the log ends, and when. That no line is missing is seen by their numbers: where what stood between two was damaged, they look
+ * like one, which begins like the first and has the seal of the second. Where one of them does not hold, all are checked, to find the first.
  */
 function foldLog(
   folding: Folding,
@@ -115,16 +116,19 @@ function* believed({ views, events, shelf, settled = false }: Folding, log: stri
     const sealed = check(before ? statedHash(before) : (from?.hash ?? genesis(log)), line)
     if (!sealed.ok) throw new Error(sealed.why)
   }
+  let seq = from?.seq ?? 0
   const lines = new Lines(shelf, log, from?.size ?? 0, until)
   while (lines.advance()) {
     const { bytes, offset, end } = lines
     const skimmed = skim(bytes)
+    seq++
     before = last
     last = bytes
     const { type = '', command_id } = skimmed ?? {}
     const plain = command_id === undefined && !views.folds(type) && events.named(type) !== undefined
     checked = every || !plain
     if (checked) mustHold(last)
+    if (skimmed && skimmed.seq !== seq) throw new Error(`its seq is ${skimmed.seq}, and not ${seq}`)
     yield { line: { bytes, offset, end }, skimmed }
   }
   if (settled && lines.unfinished) throw new Error('it has no end')

@@ -177,11 +177,11 @@ export function scan(line: Buffer): Scanned | undefined {
   return data < 0 ? undefined : { envelope: new Walked(line), data }
 }
 
-/** What decides whether a line is of interest: its type, and whether its request was named. */
-export function skim(line: Buffer): { type: string; command_id: string | undefined } | undefined {
-  return walk(line) < 0
-    ? undefined
-    : { type: sameText(line, TYPE), command_id: isThere(COMMAND_ID) ? sameText(line, COMMAND_ID) : undefined }
+/** What decides whether a line is of interest: its type, and whether its request was named; and the how-manieth it says it is. */
+export function skim(line: Buffer): { seq: number; type: string; command_id: string | undefined } | undefined {
+  if (walk(line) < 0) return undefined
+  const command_id = isThere(COMMAND_ID) ? sameText(line, COMMAND_ID) : undefined
+  return { seq: numberOf(line, SEQ), type: sameText(line, TYPE), command_id }
 }
 
 /** Reads one line (without its newline). What is not a record is an erased one; anything else is not from the recorder. */
