@@ -10,31 +10,33 @@ interface Asking {
   method?: string
   headers?: Record<string, string>
   body?: string | undefined
-  /** So many milliseconds may it take; where none are told, for ever. */
+  /** So many milliseconds may it take; where none are told, for ever, or until it is called off. */
   within?: number
+  signal?: AbortSignal
 }
 
 /** The whole answer. Each is asked over a connection of its own: one that was kept may be gone by the time of the next. */
 export function asked(
   url: URL,
-  { method = 'GET', headers = {}, body, within }: Asking = {},
+  { method = 'GET', headers = {}, body, within, signal }: Asking = {},
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const asking = request(url, { method, headers, agent: false })
+    const length = body === undefined ? {} : { 'content-length': `${Buffer.byteLength(body)}` }
+    const asking = request(url, { method, headers: { ...headers, ...length }, agent: false, ...(signal && { signal }) })
     const late = within === undefined ? undefined : setTimeout(() => asking.destroy(new Error('no answer in time')), within)
-    const failed = (error: Error) => {
+    let begun = false
+    // Whatever has not begun by then does not come any more.
+    asking.on('close', () => {
       clearTimeout(late)
-      reject(error)
-    }
-    asking.on('error', failed)
+      if (!begun) reject(new Error('no answer'))
+    })
+    asking.on('error', reject)
     asking.on('response', (response) => {
+      begun = true
       const chunks: Buffer[] = []
-      response.on('error', failed)
+      response.on('error', reject)
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
-      response.on('end', () => {
-        clearTimeout(late)
-        resolve({ status: response.statusCode as number, text: Buffer.concat(chunks).toString() })
-      })
+      response.on('end', () => resolve({ status: response.statusCode as number, text: Buffer.concat(chunks).toString() }))
     })
     asking.end(body)
   })

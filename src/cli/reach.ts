@@ -73,14 +73,29 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
     new Held(config.home, holder, ' It does not answer: wake it or end it, or take over with sessile serve --take-over.')
   if (!(await answers(config, holder))) throw silent()
   const headers = { authorization: `Bearer ${holder.token}`, 'content-type': 'application/json' }
-  const { status, text } = await asked(urlOf(holder, path), {
-    method,
-    headers,
-    body: body === undefined ? body : JSON.stringify(body),
-  }).catch(() => Promise.reject(silent()))
-  const answer = JSON.parse(text) as { reason?: string; detail?: string; errors?: Fault[] }
-  if (!isGood(status)) throw inWords(answer.reason ?? 'refused', answer.detail ?? `the holder answered ${status}`, answer.errors)
+  const text = body === undefined ? undefined : JSON.stringify(body)
+  const answered = await whileAlive(config, holder, (signal) =>
+    asked(urlOf(holder, path), { method, headers, body: text, signal }),
+  ).catch(() => Promise.reject(silent()))
+  const answer = JSON.parse(answered.text) as { reason?: string; detail?: string; errors?: Fault[] }
+  const { reason = 'refused', detail = `the holder answered ${answered.status}`, errors } = answer
+  if (!isGood(answered.status)) throw inWords(reason, detail, errors)
   return answer
+}
+
+/** So many looks in a row at a holder who says nothing are enough; one that is refused is none. */
+const SILENT_LOOKS = 3
+
+/** Waits for something of the holder for as long as anybody is there: a process may be stopped, or its disk hang, while it is asked. */
+async function whileAlive<T>(config: Config, holder: Holder, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const giveUp = new AbortController()
+  let silent = 0
+  const look = async () => {
+    silent = (await answers(config, holder)) ? 0 : silent + 1
+    if (silent >= SILENT_LOOKS) giveUp.abort()
+  }
+  const looking = setInterval(() => void look(), config.patience)
+  return ask(giveUp.signal).finally(() => clearInterval(looking))
 }
 
 /** A refusal whose sentence names each fault: on a terminal there is nothing beside the sentence. */
@@ -100,10 +115,10 @@ export async function reach(config: Config, what: Command | Query, input: Record
     delete rest[name]
     return encodeURIComponent(String(value))
   })
-  const asked = new URLSearchParams(rest as Record<string, string>).toString()
+  const query = new URLSearchParams(rest as Record<string, string>).toString()
   if (running)
     return method === 'GET'
-      ? askHolder(config, running, method, asked === '' ? path : `${path}?${asked}`)
+      ? askHolder(config, running, method, query === '' ? path : `${path}?${query}`)
       : askHolder(config, running, method, path, rest)
   const log = openLog({ config })
   const sessile = await openRecorder(log, { config })
