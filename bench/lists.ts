@@ -39,7 +39,7 @@ interface Data {
 }
 
 export async function question({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
-  const [sizes, times] = seconds > 1 ? [[1_000_000, 10_000_000], 500] : [[300_000], 200]
+  const [sizes, times] = seconds > 1 ? [[1_000_000, 10_000_000], 500] : [[200_000], 200]
   const folders = [scratch(), scratch(), scratch()] as const
   const [small, large] = await Promise.all([opened(folders[0].path), opened(folders[1].path)])
   const bare = openSync(join(folders[2].path, 'bare'), 'w')

@@ -14,7 +14,7 @@ const FILES = `find logs -name '*.jsonl' -print0 | sort -z | xargs -0`
 const READER = 'cat > /dev/null'
 
 export async function question({ rounds, seconds }: { rounds: number; seconds: number }): Promise<Row[]> {
-  const [logs, each] = seconds > 1 ? [10_000, 100] : [1000, 100]
+  const [logs, each] = seconds > 1 ? [10_000, 100] : [500, 100]
   const { path, remove } = scratch()
   const server = await sessileServer(path)
   await server.ask('begin', { sessions: logs, records: each })
