@@ -25,7 +25,7 @@ interface Asked {
 /** Asks from a process of its own; returns answers per second. */
 const ask = async (asked: Asked) => Number(await fed('./callers.mjs', asked))
 
-/** How many lines of one stream are under way, and of all together: as many as the recorder takes on, which lets them wait before. */
+/** How many lines of one stream are under way, and of all together: as many as the recorder takes on, which lets streams wait when it has half of that. */
 const MOST_OF_STREAM = 256
 const MOST_OF_ALL = 16_384
 

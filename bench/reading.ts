@@ -33,13 +33,13 @@ export async function question({ rounds, seconds }: { rounds: number; seconds: n
       return bytes / MB / ((performance.now() - began) / 1000)
     },
   })
-  // Nothing stays warm from one command to the next but the files, and these have just been read.
   const size = `${(logs * each).toLocaleString('en')} records`
   const printing = [contender('cat', `${FILES} cat | ${READER}`), contender('sessile replay', `${sessileWords} replay | ${READER}`)]
   const checking = [
     contender('sha256sum', `${FILES} sha256sum | ${READER}`),
     contender('sessile verify', `${sessileWords} verify 2> /dev/null`),
   ]
+  // Nothing stays warm from one command to the next but the files, and these have just been read.
   const rows = [
     ...(await compare(`printing ${size}`, 'MB/s', printing, { rounds, yardstick: 'cat', warm: true })),
     ...(await compare(`checking ${size}`, 'MB/s', checking, { rounds, yardstick: 'sha256sum', warm: true })),

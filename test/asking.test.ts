@@ -60,7 +60,7 @@ describe('asking', () => {
     ['nothing', () => {}],
     ['a beginning, and nothing more', (socket) => socket.write(`${HEAD}begin`)],
   ])('gives up a peer that says %s in time', async (_, says) => {
-    await expect(asked(await peer(says), { within: 100 })).rejects.toThrow()
+    await expect(asked(await peer(says), { signal: AbortSignal.timeout(100) })).rejects.toThrow()
   })
 
   it.each<[string, (socket: Socket) => void]>([

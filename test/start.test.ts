@@ -105,7 +105,8 @@ describe('a start', () => {
     const told = scripts.start.match(/--\S+/g)
     expect(told).toContain('--no-allocation-site-pretenuring')
     expect(scripts.bench).toContain(`node ${told?.join(' ')} src/load.cjs bench/run.ts`)
-    expect(readFileSync(entry, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
+    for (const file of [entry, join(root, 'src', 'sessile.mjs')])
+      expect(readFileSync(file, 'utf8').split('\n')[0]).toBe(`#!/usr/bin/env -S node ${told?.join(' ')}`)
   })
 
   it('works by a link to where `npx` led before, which it keeps', async () => {

@@ -10,33 +10,31 @@ interface Asking {
   method?: string
   headers?: Record<string, string>
   body?: string | undefined
-  /** So many milliseconds may it take; where none are told, for ever, or until it is called off. */
-  within?: number
+  /** Until it is called off it may take for ever. */
   signal?: AbortSignal
 }
 
 /** The whole answer. Each is asked over a connection of its own: one that was kept may be gone by the time of the next. */
 export function asked(
   url: URL,
-  { method = 'GET', headers = {}, body, within, signal }: Asking = {},
+  { method = 'GET', headers = {}, body, signal }: Asking = {},
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const length = body === undefined ? {} : { 'content-length': `${Buffer.byteLength(body)}` }
     const asking = request(url, { method, headers: { ...headers, ...length }, agent: false, ...(signal && { signal }) })
-    const late = within === undefined ? undefined : setTimeout(() => asking.destroy(new Error('no answer in time')), within)
     let begun = false
     // Whatever has not begun by then does not come any more.
-    asking.on('close', () => {
-      clearTimeout(late)
-      if (!begun) reject(new Error('no answer'))
-    })
+    asking.on('close', () => begun || reject(new Error('no answer')))
     asking.on('error', reject)
     asking.on('response', (response) => {
       begun = true
-      const chunks: Buffer[] = []
+      let text = ''
+      response.setEncoding('utf8')
       response.on('error', reject)
-      response.on('data', (chunk: Buffer) => chunks.push(chunk))
-      response.on('end', () => resolve({ status: response.statusCode as number, text: Buffer.concat(chunks).toString() }))
+      response.on('data', (part: string) => {
+        text += part
+      })
+      response.on('end', () => resolve({ status: response.statusCode as number, text }))
     })
     asking.end(body)
   })

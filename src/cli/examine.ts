@@ -84,7 +84,7 @@ export async function* aboutHolder(home: string, running: Holder | undefined): A
 /** What is wrong with how it answers. */
 async function askedHow(url: string): Promise<string | undefined> {
   try {
-    const { status, text } = await asked(urlOf({ url }, '/readyz'), { within: PATIENCE_MS })
+    const { status, text } = await asked(urlOf({ url }, '/readyz'), { signal: AbortSignal.timeout(PATIENCE_MS) })
     if (isGood(status)) return undefined
     const { detail = `answers ${status}` } = JSON.parse(text) as { detail?: string }
     return `says: ${detail}`

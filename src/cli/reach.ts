@@ -32,7 +32,7 @@ export const urlOf = ({ url = '' }: Pick<Holder, 'url'>, path: string) =>
 
 /** Does the holder say anything at all? A stopped process keeps its address, and takes connections that nobody serves. */
 async function answers({ patience }: Config, holder: Holder): Promise<boolean> {
-  return asked(urlOf(holder, '/healthz'), { within: patience }).then(
+  return asked(urlOf(holder, '/healthz'), { signal: AbortSignal.timeout(patience) }).then(
     () => true,
     () => false,
   )
@@ -83,7 +83,7 @@ export async function askHolder(config: Config, holder: Holder, method: string, 
   return answer
 }
 
-/** So many looks in a row at a holder who says nothing are enough; one that is refused is none. */
+/** So many looks in a row at a holder who says nothing are enough. One alone may have been refused for want of room. */
 const SILENT_LOOKS = 3
 
 /** Waits for something of the holder for as long as anybody is there: a process may be stopped, or its disk hang, while it is asked. */

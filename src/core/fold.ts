@@ -128,7 +128,7 @@ function* believed({ views, events, shelf, settled = false }: Folding, log: stri
     const plain = command_id === undefined && !views.folds(type) && events.named(type) !== undefined
     checked = every || !plain
     if (checked) mustHold(last)
-    if (skimmed && skimmed.seq !== seq) throw new Error(`its seq is ${skimmed.seq}, and not ${seq}`)
+    if (skimmed && skimmed.seq !== seq) throw new Error(`its seq is ${skimmed.seq}, not ${seq}`)
     yield { line: { bytes, offset, end }, skimmed }
   }
   if (settled && lines.unfinished) throw new Error('it has no end')
