@@ -182,7 +182,6 @@ export class Lines {
   #chunk: Buffer = NOTHING
   /** Where in the chunk the next line begins. */
   #at = 0
-  #read: number
   #more = true
   /** Where the first chunk is put, if it is not too long. */
   #room: Buffer | undefined
@@ -194,7 +193,6 @@ export class Lines {
     this.#room = room
     this.offset = from
     this.end = from
-    this.#read = from
   }
 
   /** Goes on to the next line; false where there is none. */
@@ -213,18 +211,23 @@ export class Lines {
 
   /** Is there, behind the last whole line, one that has no end? */
   get unfinished(): boolean {
-    return this.#at < this.#chunk.length && this.#read < this.#to
+    return this.#left > 0 && this.end + this.#left < this.#to
+  }
+
+  /** How much is there of a line whose end was not read yet. */
+  get #left(): number {
+    return this.#chunk.length - this.#at
   }
 
   #readOn(): boolean {
-    if (!this.#more || this.#read >= this.#to) return false
-    const most = Math.min(CHUNK, this.#to - this.#read)
-    const chunk = this.#shelf.read(this.#log, this.#read, most, this.#room)
-    this.#room = undefined
-    this.#read += chunk.length
-    this.#more = chunk.length === most
-    this.#chunk = this.#at === this.#chunk.length ? chunk : Buffer.concat([this.#chunk.subarray(this.#at), chunk])
+    const left = this.#left
+    // It is read once more, with what follows: to put that behind it takes room for both, anew each time, which takes longer.
+    const most = Math.min(left < CHUNK / 2 ? CHUNK : left + CHUNK, this.#to - this.end)
+    if (!this.#more || most <= left) return false
+    this.#chunk = this.#shelf.read(this.#log, this.end, most, this.#room)
     this.#at = 0
+    this.#more = this.#chunk.length === most
+    this.#room = undefined
     return true
   }
 }

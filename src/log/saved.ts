@@ -106,15 +106,20 @@ export class Backup implements Shelf {
   }
 }
 
-/** What is read of a log, to a digest on the way. */
-export const hashing = (sha: Hash, read: Shelf['read']): Shelf => ({
-  names: () => [],
-  read: (...part) => {
-    const bytes = read(...part)
-    sha.update(bytes)
-    return bytes
-  },
-})
+/** What is read of a log from its beginning on, to a digest on the way. */
+export function hashing(sha: Hash, read: Shelf['read']): Shelf {
+  let hashed = 0
+  return {
+    names: () => [],
+    read: (log, offset, length) => {
+      const bytes = read(log, offset, length)
+      // The beginning of a line may be read twice.
+      sha.update(bytes.subarray(hashed - offset))
+      hashed = offset + bytes.length
+      return bytes
+    },
+  }
+}
 
 /** The seals of a whole log, and its bytes to a digest on the way. */
 function chained(shelf: Shelf, log: string, sha: Hash): Chain {

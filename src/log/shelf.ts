@@ -32,7 +32,7 @@ export class FileShelf implements Shelf {
   constructor(home: string, { reuse = false, disk = realDisk }: { reuse?: boolean; disk?: Disk } = {}) {
     this.home = realHome(home)
     this.#disk = disk
-    // A line is at most two pieces long, so that with four the one before it is never written over.
+    // Whoever is at a line still has the one before it, which may be in the piece before: with four neither is ever written over.
     this.#ring = reuse ? Array.from({ length: 4 }, () => Buffer.allocUnsafeSlow(CHUNK)) : []
   }
 
