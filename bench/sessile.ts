@@ -1,10 +1,10 @@
 // Sessile as the benchmarks use it: in this process, with everything on, a thousand sessions begun.
 
-import { openLog, openRecorder } from '../src/app.ts'
 import { readConfig } from '../src/config.ts'
 import { atRoute } from '../src/core/feature.ts'
 import { Sessile, system } from '../src/core/sessile.ts'
 import { features } from '../src/features/index.ts'
+import { openLog, openRecorder } from '../src/open.ts'
 
 /** As whoever sets nothing but a folder has it. */
 export const configOf = (home: string) => readConfig({ SESSILE_HOME: home, SESSILE_PORT: '0', SESSILE_LOG_LEVEL: 'silent' })

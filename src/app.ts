@@ -1,20 +1,14 @@
-// Wires the floors: the log, the views, the recorder, the door. `open` is Sessile without a network; `serve` is all of it.
+// Wires the floors: the log, the views, the recorder, the door.
 
 import { createServer, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
 import { bounds } from './core/bounds.ts'
-import { steady } from './core/clock.ts'
 import { Refusal } from './core/errors.ts'
-import type { Gathered } from './core/feature.ts'
-import { adopt, restore } from './core/fold.ts'
-import { digest, type Source, systemSource } from './core/ids.ts'
-import type { Log } from './core/log.ts'
-import { Recorder } from './core/recorder.ts'
-import { Schemas } from './core/schemas.ts'
-import { Sessile, system } from './core/sessile.ts'
-import { isFull } from './core/tables.ts'
+import { adopt } from './core/fold.ts'
+import { digest } from './core/ids.ts'
+import { type Sessile, system } from './core/sessile.ts'
 import { turn } from './core/turn.ts'
 import { Views } from './core/views.ts'
 import { features } from './features/index.ts'
@@ -25,105 +19,16 @@ import { Identify } from './http/identify.ts'
 import { Limits } from './http/limits.ts'
 import { Door, type DoorParts } from './http/server.ts'
 import { Wires } from './http/wires.ts'
-import { type Disk, descriptors, realDisk } from './log/disk.ts'
-import { TakenOver } from './log/fence.ts'
-import { FileLog } from './log/files.ts'
-import type { InTheWay } from './log/lock.ts'
-import { freshOf, projectionOf } from './log/shelf.ts'
-import type { Sit } from './log/thread.ts'
-import { Secrets } from './secrets.ts'
+import { descriptors } from './log/disk.ts'
+import { freshOf } from './log/shelf.ts'
+import { type Opening, openLog, openRecorder, whenWell } from './open.ts'
 import { whoHolds } from './who.ts'
 
 const CHORES_MS = 1000
 /** Descriptors for what is opened for a moment only, and for what Node opens of its own. */
 const RESERVED = 32
 
-/** Compiled once, however often a recorder is opened. */
-const schemas = new Schemas()
-
-export interface Opening {
-  config: Config
-  source?: Source
-  disk?: Disk
-  logger?: Logger
-  gathered?: Gathered
-  /** Ends the process when the log can no longer be trusted. */
-  fatal?: (error: Error) => void
-  /** Whose lock may be put aside although it is held: a process that does not answer. */
-  takeOver?: InTheWay | undefined
-  /** Who writes where much is recorded; as a rule a thread of this process. */
-  sit?: Sit | undefined
-}
-
 const quiet = pino({ level: 'silent' })
-
-/** Recovers what is there; the log is held from here on. */
-export function openLog(opening: Opening): FileLog {
-  const {
-    config,
-    source = systemSource(),
-    disk = realDisk,
-    logger = quiet,
-    fatal: lost = endProcess(logger),
-    takeOver,
-    sit,
-  } = opening
-  const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
-  return FileLog.open(config.home, { disk, now: source.now, report, lost, takeOver, sit })
-}
-
-/** Brings the views up to the log and makes the recorder. */
-export async function openRecorder(
-  log: Log,
-  { config, source = systemSource(), logger = quiet, gathered = features, fatal = endProcess(logger) }: Opening,
-  distrust?: string,
-): Promise<Sessile> {
-  const file = projectionOf(config.home)
-  const report = (message: string, facts?: Record<string, unknown>) => logger.warn(facts ?? {}, message)
-  const tryToBringBack = (distrust?: string) =>
-    restore({ file, gathered, log, report, ...(distrust === undefined ? {} : { distrust }) })
-  const bringBack = (distrust?: string) =>
-    tryToBringBack(distrust).catch((error) => {
-      if (!isFull(error)) throw error
-      log.giveRoom()
-      return tryToBringBack(distrust)
-    })
-  const views = await bringBack(distrust)
-  const timed = steady(source, views.mark.timestamp)
-  const recorder = new Recorder({
-    log,
-    views,
-    gathered,
-    schemas,
-    settings: config.settings,
-    source: timed,
-    report,
-    restore: bringBack,
-    fatal,
-  })
-  const vault = secretsOf(config)
-  const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed, vault })
-  // What fell due while nobody was running is done before anybody is let in.
-  await whenWell(sessile, () => sessile.doChores())
-  return sessile
-}
-
-/** The secrets of a data directory; tokens are good under its address alone. */
-export const secretsOf = ({ home, reached, host, port }: Config) => new Secrets(home, reached.url ?? `http://${host}:${port}`)
-
-const endProcess = (logger: Logger) => (error: Error) => {
-  const over = error instanceof TakenOver
-  const why = over ? 'the data is no longer ours' : 'the disk cannot be trusted'
-  logger.fatal({ error: error.message }, `${why}: ending at once`)
-  logger.flush()
-  // In words, too: this is for whoever finds the process gone, whatever is logged.
-  const then = over ? 'Nothing more was recorded here.' : 'The next start reads the log anew.'
-  process.stderr.write(`sessile: ${error.message}: ending at once, since ${why}. ${then}\n`)
-  process.exit(over ? ended.held : ended.untrusted)
-}
-
-/** The exit codes of a process that may do nothing more: another holds the data; a sync failed. */
-export const ended = { held: 4, untrusted: 70 } as const
 
 export interface Serving {
   readonly url: string
@@ -135,7 +40,7 @@ export interface Serving {
 
 export async function serve(opening: Opening): Promise<Serving> {
   const { config, logger = quiet } = opening
-  let log: FileLog | undefined
+  let log: ReturnType<typeof openLog> | undefined
   let sessile: Sessile | undefined
   let operator: string | undefined
   const door = new Door({
@@ -203,18 +108,6 @@ type Answering = Socket & { _httpMessage?: { headersSent: boolean } | null }
 function endUnreadable(why: () => string, socket: Answering): void {
   if (socket.writable && !socket._httpMessage?.headersSent) socket.end(why(), () => socket.destroy())
   else socket.destroy()
-}
-
-/** Views that turn out to be damaged at the start are rebuilt; what needed them waits for that. */
-async function whenWell<T>(_sessile: Sessile, job: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await job()
-    } catch (error) {
-      if (!(error instanceof Refusal) || error.kind !== 'unavailable') throw error
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-  }
 }
 
 function listen(server: Server, { host, port }: Config): Promise<string> {

@@ -3,9 +3,9 @@
 import { createServer, type RequestListener } from 'node:http'
 import { type AddressInfo, createServer as createPeer, type Socket } from 'node:net'
 import { describe, expect, it } from 'vitest'
-import { openLog } from '../src/app.ts'
 import { asked } from '../src/cli/asking.ts'
 import { askHolder, holder } from '../src/cli/reach.ts'
+import { openLog } from '../src/open.ts'
 import { configOf, later, makeHome } from './harness.ts'
 
 async function listening(server: { listen: (port: number, host: string, done: () => void) => unknown; address(): unknown }) {

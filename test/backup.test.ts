@@ -14,11 +14,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { backupVerb } from '../src/cli/backup.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { Backup } from '../src/log/saved.ts'
 import { save } from '../src/log/saving.ts'
 import { FileShelf } from '../src/log/shelf.ts'
+import { backupVerb } from '../src/verbs/backup.ts'
 import {
   backup,
   checked,

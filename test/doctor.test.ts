@@ -17,10 +17,10 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { doctorVerb } from '../src/cli/doctor.ts'
 import { openDatabase } from '../src/core/tables.ts'
 import { type Header, printHeader, readHeader } from '../src/log/frame.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { doctorVerb } from '../src/verbs/doctor.ts'
 import { copyOf, everyByte, jsonLines, type Recorded, recordedForDamage, verb } from './harming.ts'
 import { cli, clockAt, type Json, makeHome, run, said, serveApart, sessionFile } from './harness.ts'
 

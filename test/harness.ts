@@ -7,10 +7,11 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, realpathSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { type Opening, type Serving, serve } from '../src/app.ts'
+import { type Serving, serve } from '../src/app.ts'
 import type { Config } from '../src/config.ts'
 import { type Source, systemSource } from '../src/core/ids.ts'
 import { HEADER, lastByte, readFrame } from '../src/log/frame.ts'
+import type { Opening } from '../src/open.ts'
 import { ADMIN, configOf } from './config.ts'
 
 export { ADMIN, configOf }

@@ -4,10 +4,10 @@
 import { chmodSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openLog } from '../src/app.ts'
 import { openDatabase } from '../src/core/tables.ts'
 import { Held } from '../src/log/lock.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { openLog } from '../src/open.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
   cli,

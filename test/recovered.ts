@@ -1,8 +1,8 @@
 // What must hold of a recovery, whatever was done to the data directory before.
 
 import { expect } from 'vitest'
-import { recoverVerb } from '../src/cli/recover.ts'
-import { verifyVerb } from '../src/cli/verify.ts'
+import { recoverVerb } from '../src/verbs/recover.ts'
+import { verifyVerb } from '../src/verbs/verify.ts'
 import { everyByte, filesAfter, jsonLines, place, type Recorded, verb } from './harming.ts'
 
 /** Recovers a harmed directory, and asserts what must hold whatever was done to it. */

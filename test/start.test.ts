@@ -1,7 +1,8 @@
 // How a command starts: what its source becomes is kept, believed only where it is whole, and made anew when the source changes.
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -52,7 +53,7 @@ describe('a start', () => {
     const house = houseApart()
     expect(await start(house)).toMatch(HELP)
     const files = kept(house)
-    expect(files.map((file) => file.replace(/.*\/cli-[0-9a-f]{16}/, ''))).toEqual(['.cjs', '.v8'])
+    expect(files.map((file) => file.replace(/.*\/src-cli-[0-9a-f]{16}/, ''))).toEqual(['.cjs', '.v8'])
     for (const file of files) expect(statSync(file).mode & 0o777).toBe(0o644)
     const text = readFileSync(files[0] as string, 'utf8')
     // Then V8 could not go by what is kept.
@@ -179,12 +180,74 @@ describe('a start', () => {
   it('runs the source as it is now, and keeps nothing of what it was', async () => {
     const house = houseApart()
     await start(house)
-    const before = kept(house)
-    const info = join(house, 'src', 'cli', 'info.ts')
+    const before = when(kept(house))
+    const info = join(house, 'src', 'verbs', 'info.ts')
     writeFileSync(info, readFileSync(info, 'utf8').replace('Tell what is in', 'Tell what was in'))
     expect(await start(house)).toMatch('Tell what was in')
     expect(kept(house)).toHaveLength(2)
-    expect(kept(house)).not.toEqual(before)
+    expect(when(kept(house))).not.toEqual(before)
+    rmSync(info)
+    await expect(start(house)).rejects.toThrow('Could not resolve')
+  })
+
+  it('loads of a verb what it needs and no more, and keeps each for itself', async () => {
+    const house = houseApart()
+    const starts = async (verb: string) => {
+      const child = spawn(process.execPath, [join(house, 'src', 'sessile.cjs'), verb], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: { ...process.env, SESSILE_HOME: house },
+      })
+      expect(await text(child.stderr)).toMatch(/There is no data in /)
+    }
+    const of = (verb: string) => kept(house).filter((file) => file.includes(`/src-verbs-${verb}-`))
+    const touch = (path: string) => writeFileSync(join(house, path), `${readFileSync(join(house, path), 'utf8')}\n// More.\n`)
+    await starts('info')
+    await starts('replay')
+    expect(readFileSync(of('replay')[0] as string, 'utf8')).not.toMatch(/node_modules\/(?:zod|hono|ajv|pino)\/|core\/recorder/)
+    const [info, replay] = [when(of('info')), when(of('replay'))]
+    expect([info.length, replay.length]).toEqual([2, 2])
+    touch('src/verbs/info.ts')
+    touch('src/http/server.ts')
+    await starts('replay')
+    expect(when(of('replay'))).toEqual(replay)
+    expect(when(of('info'))).toEqual(info)
+    await starts('info')
+    expect(when(of('info'))).not.toEqual(info)
+    touch('src/log/shelf.ts')
+    await starts('replay')
+    expect(when(of('replay'))).not.toEqual(replay)
+  })
+
+  it('runs what is passed on as it is passed on now', async () => {
+    const house = houseApart()
+    const write = (path: string, text: string) => writeFileSync(join(house, 'src', path), text)
+    write(
+      'verbs/info.ts',
+      `import { exit } from '../cli/passing.ts'\nexport const infoVerb = { options: {}, run: () => exit.found }\n`,
+    )
+    const codes: unknown[] = []
+    for (const passing of ["export * from './verb.ts'", "export * from './other.ts'"]) {
+      write('cli/passing.ts', `${passing}\n`)
+      write('cli/other.ts', 'export const exit = { found: 9 }\n')
+      const child = spawn(process.execPath, [join(house, 'src', 'sessile.cjs'), 'info'], {
+        stdio: ['ignore', 'inherit', 'inherit'],
+      })
+      codes.push((await once(child, 'exit'))[0])
+    }
+    expect(codes).toEqual([1, 9])
+  })
+
+  it('knows each verb by its file, and no other file by its name', async () => {
+    const run = (...words: string[]) => spawn(process.execPath, [entry, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const listed = [...(await said(run('help'))).matchAll(/^ {2}([a-z]+) +[A-Z][a-z]/gm)].map(([, name = '']) => name)
+    expect(listed.sort()).toEqual(readdirSync(join(root, 'src', 'verbs')).map((name) => name.replace('.ts', '')))
+    for (const name of listed) expect(await said(run(name, '--help'))).toContain(`\n\n  sessile ${name} `)
+    for (const name of ['Info', '../cli/print', 'program', 'constructor', '']) {
+      const child = run(name)
+      const ended = once(child, 'exit')
+      expect(await text(child.stderr)).toBe(`sessile: there is no verb ${name}: sessile help lists them\n`)
+      expect(await ended).toEqual([2, null])
+    }
   })
 
   it('does without where nothing can be kept', async () => {

@@ -7,10 +7,10 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { openLog } from '../src/app.ts'
 import { hangingHolder } from '../src/cli/reach.ts'
 import type { InTheWay } from '../src/log/lock.ts'
 import { journalOf, projectionOf } from '../src/log/shelf.ts'
+import { openLog } from '../src/open.ts'
 import { runOnFailingDisk } from './failing.ts'
 import {
   type Apart,

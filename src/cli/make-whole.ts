@@ -4,7 +4,6 @@
 // was revoked, an account deactivated or an assignment ended, that is recorded again.
 
 import { existsSync } from 'node:fs'
-import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
 import { atRoute } from '../core/feature.ts'
 import { fill, takingTurns, type Unfolded } from '../core/fold.ts'
@@ -22,6 +21,7 @@ import { keys } from '../features/keys.ts'
 import { activeOf, sessions, started } from '../features/sessions.ts'
 import type { Salvage } from '../log/salvage.ts'
 import { FileShelf, fileOf, freshOf, projectionOf } from '../log/shelf.ts'
+import { openLog, openRecorder } from '../open.ts'
 import type { Glimpse, Unseen } from './looking.ts'
 import type { Told } from './sought.ts'
 

@@ -2,7 +2,6 @@
 // for as long as the verb takes.
 
 import { existsSync } from 'node:fs'
-import { openLog, openRecorder } from '../app.ts'
 import type { Config } from '../config.ts'
 import type { Command } from '../core/command.ts'
 import { type Fault, Refusal } from '../core/errors.ts'
@@ -12,6 +11,7 @@ import { system } from '../core/sessile.ts'
 import { features } from '../features/index.ts'
 import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
+import { openLog, openRecorder } from '../open.ts'
 import { asked, isGood } from './asking.ts'
 import { say } from './verb.ts'
 

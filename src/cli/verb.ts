@@ -1,7 +1,6 @@
 // What a verb of the command line is, and how each of them speaks: data on stdout, everything else on stderr.
 
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { ended } from '../app.ts'
 import type { Config } from '../config.ts'
 
 /** The exit codes, the same for every verb. */
@@ -14,11 +13,11 @@ export const exit = {
   /** Something that had been acknowledged is lost or damaged: what, is on stdout. */
   lost: 3,
   /** The data directory is held by another process. */
-  held: ended.held,
+  held: 4,
   /** The journal is damaged, or the log cannot be read or written. */
   damaged: 5,
   /** A sync failed: what the disk holds is unknown until it is read anew. */
-  untrusted: ended.untrusted,
+  untrusted: 70,
 } as const
 
 export type Options = NonNullable<ParseArgsConfig['options']>

@@ -2,7 +2,7 @@
 // There are no rules of composition: length and rarity are what counts.
 
 import { readFileSync } from 'node:fs'
-import { hash, verify } from '@node-rs/argon2'
+import { createRequire } from 'node:module'
 import * as z from 'zod'
 import { Refusal } from '../core/errors.ts'
 
@@ -51,11 +51,14 @@ async function inTurn<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-export const hashOf = (password: string) => inTurn(() => hash(normal(password), COST))
+/** Loaded when the first password is: few commands ever see one. */
+const argon2 = () => createRequire(import.meta.url)('@node-rs/argon2') as typeof import('@node-rs/argon2')
+
+export const hashOf = (password: string) => inTurn(() => argon2().hash(normal(password), COST))
 
 /** Is this the password? Where there is no hash, it is not, and that takes as long. */
 export async function isPassword(kept: string | null | undefined, stated: string): Promise<boolean> {
-  const same = await inTurn(() => verify(kept ?? NOBODYS, normal(stated)))
+  const same = await inTurn(() => argon2().verify(kept ?? NOBODYS, normal(stated)))
   return same && typeof kept === 'string'
 }
 

@@ -7,8 +7,9 @@ import { opaqueId } from '../core/fields.ts'
 import { sessionLog } from '../core/log.ts'
 import { paged, pageOf, pageRefuses, paging, Where } from '../core/page.ts'
 import { type Asked, Listed, query, time, whole } from '../core/query.ts'
-import { attributeSchemas, attributes, type Kind, kind, kindsOfMode, rulesOf } from './kinds.ts'
-import { type Damaged, isDamaged, type SessionRow, sessions, shownSession } from './sessions.ts'
+import { attributeSchemas, attributes } from './attributes.ts'
+import { type Kind, kindsOfMode, rulesOf } from './kinds.ts'
+import { type Damaged, isDamaged, kind, type SessionRow, sessions, shownSession } from './sessions.ts'
 import { transcriptOf, utterance } from './transcripts.ts'
 
 const summary = z.object({

@@ -10,8 +10,11 @@ import { opaqueId, sessionId } from '../core/fields.ts'
 import { isSessionLog, lastName, sessionLog } from '../core/log.ts'
 import { type Asked, query } from '../core/query.ts'
 import { type Readable, type Row, view } from '../core/view.ts'
-import { attributeNames, attributeSchemas, attributes, foreignTo, kind, kindNames, limitsOf, rulesOf } from './kinds.ts'
+import { type Attribute, attributeNames, attributeSchemas, attributes } from './attributes.ts'
+import { type Kind, kindNames, limitsOf, rulesOf } from './kinds.ts'
 import { flagged } from './transcripts.ts'
+
+export const kind = z.enum(kindNames)
 
 const SOURCE = 'session_manager'
 
@@ -228,6 +231,10 @@ function highestOf(user_id: string, rows: Sessions, damaged: Damaged): number {
 }
 
 const giveUp = (user_id: string, session_id: string) => abandoned({ user_id, performer_id: 'system' }, { session_id })
+
+/** The attributes among these that the kind does not have. */
+const foreignTo = (kind: Kind, given: object) =>
+  Object.keys(given).filter((name) => name in attributes && !rulesOf(kind).attributes.includes(name as Attribute))
 
 /** The session of an exclusive kind that is in the way of another one. */
 export const activeOf = (rows: Sessions, user_id: string, kind: string): SessionRow | undefined =>

@@ -1,6 +1,5 @@
 // One life of the recorder on the simulated disk: what its callers do, until it stops, is killed, or the power goes.
 
-import { openLog, openRecorder } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import type { Command } from '../../src/core/command.ts'
 import { atRoute } from '../../src/core/feature.ts'
@@ -12,6 +11,7 @@ import { features } from '../../src/features/index.ts'
 import { kindNames } from '../../src/features/kinds.ts'
 import type { FileLog } from '../../src/log/files.ts'
 import { freshOf } from '../../src/log/shelf.ts'
+import { openLog, openRecorder } from '../../src/open.ts'
 import { beside } from '../beside.ts'
 import type { Chance } from '../chance.ts'
 import type { Operation, SimulatedDisk } from './disk.ts'

@@ -1,8 +1,8 @@
 // Lists, invites, deactivates and reactivates accounts, whether or not a recorder is running. The first admin is invited so.
 
+import { at, holder, needData, reach, urlOf } from '../cli/reach.ts'
+import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
-import { at, holder, needData, reach, urlOf } from './reach.ts'
-import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from './verb.ts'
 
 interface Shown {
   account_id: string

@@ -1,11 +1,11 @@
 // Replays records to stdout in the order in which they were recorded, across all logs, as fast as they can be read or at
 // the pace at which they happened.
 
+import { needData } from '../cli/reach.ts'
+import { exit, instant, put, text, Usage, type Verb } from '../cli/verb.ts'
 import { linesOf, type PlacedLine } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { FileShelf } from '../log/shelf.ts'
-import { needData } from './reach.ts'
-import { exit, instant, put, text, Usage, type Verb } from './verb.ts'
 
 interface Cursor {
   log: string

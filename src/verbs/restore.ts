@@ -1,6 +1,7 @@
 // Makes a data directory of a backup, once every file and every seal of it has been looked at; or only looks.
 
 import { resolve } from 'node:path'
+import { exit, instant, put, putJson, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
 import { Refusal } from '../core/errors.ts'
 import { Schemas } from '../core/schemas.ts'
 import { verify } from '../core/verify.ts'
@@ -8,7 +9,6 @@ import { features } from '../features/index.ts'
 import { Restoring } from '../log/restoring.ts'
 import { Backup } from '../log/saved.ts'
 import { rebuildAlone } from './rebuild.ts'
-import { exit, instant, put, putJson, say, text, Usage, type Verb, visible } from './verb.ts'
 
 export const restoreVerb: Verb = {
   does: 'Make a data directory of a backup, or only check the backup.',

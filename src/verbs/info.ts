@@ -2,11 +2,11 @@
 
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { holder } from '../cli/reach.ts'
+import { exit, put, putJson, say, type Verb } from '../cli/verb.ts'
 import { Tables } from '../core/tables.ts'
 import { quarantineOf } from '../log/aside.ts'
 import { journalOf, projectionOf } from '../log/shelf.ts'
-import { holder } from './reach.ts'
-import { exit, put, putJson, say, type Verb } from './verb.ts'
 
 interface Info {
   home: string

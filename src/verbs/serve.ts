@@ -1,10 +1,10 @@
 // Serves the data directory until it is told to stop.
 
 import { serve } from '../app.ts'
+import { hangingHolder } from '../cli/reach.ts'
+import { exit, say, type Verb } from '../cli/verb.ts'
 import { isLoopback } from '../config.ts'
 import { makeLogger } from '../logger.ts'
-import { hangingHolder } from './reach.ts'
-import { exit, say, type Verb } from './verb.ts'
 
 export const serveVerb: Verb = {
   does: 'Serve the data directory over HTTP; --take-over does so although another process holds it, if that one does not answer.',

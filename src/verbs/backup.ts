@@ -4,14 +4,14 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { dirname, join, relative, resolve, sep } from 'node:path'
+import { askHolder, holder, needData } from '../cli/reach.ts'
+import { exit, put, putJson, say, Usage, type Verb, visible } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
 import { Refusal } from '../core/errors.ts'
 import { leftIn } from '../log/joined.ts'
 import { Held } from '../log/lock.ts'
 import { type Original, Restarted, save, type Told } from '../log/saving.ts'
 import { FileShelf, journalOf } from '../log/shelf.ts'
-import { askHolder, holder, needData } from './reach.ts'
-import { exit, put, putJson, say, Usage, type Verb, visible } from './verb.ts'
 
 export const backupVerb: Verb = {
   does: 'Save the data directory, or what is new in it, to a folder outside of it.',

@@ -2,7 +2,8 @@
 // or checks that a rebuild would give the same rows.
 
 import { rmSync } from 'node:fs'
-import { openLog } from '../app.ts'
+import { askHolder, holder, needData } from '../cli/reach.ts'
+import { exit, put, putJson, say, type Verb } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
 import { agreeing, catchUp, fill, follow, type Progress, takingTurns, type Unfolded } from '../core/fold.ts'
@@ -15,8 +16,7 @@ import { features } from '../features/index.ts'
 import { Ahead } from '../log/ahead.ts'
 import type { Holder } from '../log/lock.ts'
 import { FileShelf, freshOf, projectionOf } from '../log/shelf.ts'
-import { askHolder, holder, needData } from './reach.ts'
-import { exit, put, putJson, say, type Verb } from './verb.ts'
+import { openLog } from '../open.ts'
 
 export const rebuildVerb: Verb = {
   does: 'Make the views anew from the logs, or check that this would change nothing.',

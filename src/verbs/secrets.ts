@@ -1,10 +1,10 @@
 // Lists the keys that sign and seal, and makes new ones to do so from now on, whether or not a recorder is running.
 
-import { openLog, secretsOf } from '../app.ts'
+import { askHolder, holder, needData } from '../cli/reach.ts'
+import { exit, put, putJson, Usage, type Verb } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
 import type { ShownKey } from '../core/vault.ts'
-import { askHolder, holder, needData } from './reach.ts'
-import { exit, put, putJson, Usage, type Verb } from './verb.ts'
+import { openLog, secretsOf } from '../open.ts'
 
 export const secretsVerb: Verb = {
   does: 'List the keys that sign tokens and seal second factors, or rotate: new ones do, and nobody is signed out.',

@@ -2,6 +2,12 @@
 // place, and looks at what it made as if somebody else had made it.
 
 import { resolve } from 'node:path'
+import { count, glimpse } from '../cli/looking.ts'
+import { aboutLostSessions, makeWhole } from '../cli/make-whole.ts'
+import { holder, needData } from '../cli/reach.ts'
+import { salvageLogs, sourceOf, type Totals } from '../cli/recovering.ts'
+import type { Told } from '../cli/sought.ts'
+import { dim, exit, green, put, putJson, red, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
 import { Schemas } from '../core/schemas.ts'
 import { verify } from '../core/verify.ts'
@@ -9,12 +15,6 @@ import { features } from '../features/index.ts'
 import { Held } from '../log/lock.ts'
 import { Salvage } from '../log/salvage.ts'
 import { FileShelf, projectionOf } from '../log/shelf.ts'
-import { count, glimpse } from './looking.ts'
-import { aboutLostSessions, makeWhole } from './make-whole.ts'
-import { holder, needData } from './reach.ts'
-import { salvageLogs, sourceOf, type Totals } from './recovering.ts'
-import type { Told } from './sought.ts'
-import { dim, exit, green, put, putJson, red, say, text, Usage, type Verb, visible } from './verb.ts'
 
 export const recoverVerb: Verb = {
   does: 'Salvage a damaged data directory into a new one.',

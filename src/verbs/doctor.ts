@@ -2,11 +2,6 @@
 // in plain words: what is the matter, and what to do.
 
 import { dirname } from 'node:path'
-import type { Config } from '../config.ts'
-import { inventoryOf } from '../log/inventory.ts'
-import { Joined } from '../log/joined.ts'
-import { journalOf, projectionOf } from '../log/shelf.ts'
-import { siftJournal } from '../log/sift.ts'
 import {
   aboutClock,
   aboutHolder,
@@ -16,11 +11,16 @@ import {
   aboutSpace,
   type Found,
   settle,
-} from './examine.ts'
-import { aboutFiles, aboutLogs, aboutViews, type Grounds, holdsAside, type Totals } from './examine-logs.ts'
-import { acknowledgedIn, count, glimpse } from './looking.ts'
-import { holder, needData } from './reach.ts'
-import { dim, exit, green, put, putJson, red, say, text, Usage, type Verb, visible } from './verb.ts'
+} from '../cli/examine.ts'
+import { aboutFiles, aboutLogs, aboutViews, type Grounds, holdsAside, type Totals } from '../cli/examine-logs.ts'
+import { acknowledgedIn, count, glimpse } from '../cli/looking.ts'
+import { holder, needData } from '../cli/reach.ts'
+import { dim, exit, green, put, putJson, red, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
+import type { Config } from '../config.ts'
+import { inventoryOf } from '../log/inventory.ts'
+import { Joined } from '../log/joined.ts'
+import { journalOf, projectionOf } from '../log/shelf.ts'
+import { siftJournal } from '../log/sift.ts'
 
 const LEAST_FREE = 1024
 

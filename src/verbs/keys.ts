@@ -1,8 +1,8 @@
 // Makes, lists and revokes keys, whether or not a recorder is running.
 
+import { at, needData, reach } from '../cli/reach.ts'
+import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from '../cli/verb.ts'
 import type { Config } from '../config.ts'
-import { at, needData, reach } from './reach.ts'
-import { exit, put, putJson, say, text, Usage, type Values, type Verb, visible } from './verb.ts'
 
 interface Shown {
   key_id: string

@@ -2,15 +2,15 @@
 
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { count, type KnownEnd, lookAt } from '../cli/looking.ts'
+import { holder, needData } from '../cli/reach.ts'
+import { exit, green, put, putJson, red, say, type Verb, visible } from '../cli/verb.ts'
 import { Schemas } from '../core/schemas.ts'
 import { Tables } from '../core/tables.ts'
 import type { Finding } from '../core/verify.ts'
 import { features } from '../features/index.ts'
 import { HEADER } from '../log/frame.ts'
 import { FileShelf, fileOf, journalOf, projectionOf } from '../log/shelf.ts'
-import { count, type KnownEnd, lookAt } from './looking.ts'
-import { holder, needData } from './reach.ts'
-import { exit, green, put, putJson, red, say, type Verb, visible } from './verb.ts'
 
 /** How long a line that a recorder is just writing may look unfinished. */
 const SETTLE_MS = 300

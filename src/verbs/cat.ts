@@ -1,10 +1,10 @@
 // Prints the records of a session, a user or a day's audit trail: the log's own lines, or sentences for people.
 
+import { dim, exit, put, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
 import { linesOf } from '../core/log.ts'
 import { isErased, parseLine } from '../core/record.ts'
 import { features } from '../features/index.ts'
 import { FileShelf } from '../log/shelf.ts'
-import { dim, exit, put, say, text, Usage, type Verb, visible } from './verb.ts'
 
 export const catVerb: Verb = {
   does: 'Print the records of a session, a user or a day’s audit trail, as the lines they are or as sentences.',
