@@ -718,6 +718,30 @@ describe('sessile replay', () => {
     expect(jsonLines(first + rest)).toHaveLength(4)
   })
 
+  it('prints lines of any length as they stand, and before a fault what came before it', async () => {
+    const { home, ada, file } = recorded()
+    const [, line = ''] = readFileSync(file, 'utf8').split('\n')
+    const record = JSON.parse(line) as Json
+    const lengths = [1, 65_000, 3, 65_535, 65_536, 100, 500_000, 65_537, 2, ...Array.from({ length: 50 }, (_, i) => 7000 + i)]
+    const long = lengths.map((length) =>
+      JSON.stringify({ ...record, data: { ...(record.data as Json), text: 'x'.repeat(length) } }),
+    )
+    writeFileSync(file, `${readFileSync(file, 'utf8')}${long.join('\n')}\n`)
+    const all = readFileSync(file)
+    expect(all.equals(await bytesOf(home, ['cat', ada]))).toBe(true)
+    expect(all.equals(await bytesOf(home, ['replay', '--session', ada]))).toBe(true)
+    const next = join(dirname(file), 'sess_7ZZZZZZZZZZZZZZZZZZZZZZZZZ.jsonl')
+    mkdirSync(next)
+    for (const args of [
+      ['cat', '--user', 'ada'],
+      ['replay', '--user', 'ada'],
+    ]) {
+      const { code, out, err } = await cli(home, args)
+      expect({ args, code, err }).toEqual({ args, code: 5, err: expect.stringContaining('leads to what is not a file') })
+      if (args[0] === 'cat') expect(out).toContain(all.toString())
+    }
+  })
+
   it('ends quietly when its reader has seen enough', async () => {
     const running = await run()
     const { body } = await running.admin.start()

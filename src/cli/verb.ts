@@ -58,6 +58,33 @@ export async function put(text: string | Uint8Array): Promise<void> {
   if (!process.stdout.write(text)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve))
 }
 
+const TOGETHER = 64 * 1024
+const NEWLINE = 10
+
+/** Lines for stdout, many at a time: to write one takes as long as to find it. */
+export class Printout {
+  #room = Buffer.allocUnsafeSlow(TOGETHER)
+  #filled = 0
+
+  /** Takes one more; what it returns is to be waited for. */
+  add(line: Uint8Array): Promise<void> | undefined {
+    const written = this.#filled + line.length < this.#room.length ? undefined : this.flush()
+    if (line.length >= this.#room.length) this.#room = Buffer.allocUnsafeSlow(line.length + 1)
+    this.#room.set(line, this.#filled)
+    this.#filled += line.length + 1
+    this.#room[this.#filled - 1] = NEWLINE
+    return written
+  }
+
+  /** Whoever reads slowly has what was written until they come to it. */
+  flush(): Promise<void> {
+    const written = this.#room.subarray(0, this.#filled)
+    this.#room = Buffer.allocUnsafeSlow(TOGETHER)
+    this.#filled = 0
+    return put(written)
+  }
+}
+
 export const putJson = (value: unknown) => put(`${JSON.stringify(value)}\n`)
 
 export const text = (value: string | boolean | undefined) => (typeof value === 'string' ? value : undefined)

@@ -183,9 +183,9 @@ export class Lines {
   /** Where in the chunk the next line begins. */
   #at = 0
   #more = true
-  /** Where the first chunk is put, if it is not too long. */
-  #room: Buffer | undefined
+  readonly #room: Buffer | undefined
 
+  /** `room`: where what is read is put, if it is not too long. What has room for a whole chunk is filled again with each. */
   constructor(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY, room?: Buffer) {
     this.#shelf = shelf
     this.#log = log
@@ -227,7 +227,6 @@ export class Lines {
     this.#chunk = this.#shelf.read(this.#log, this.end, most, this.#room)
     this.#at = 0
     this.#more = this.#chunk.length === most
-    this.#room = undefined
     return true
   }
 }

@@ -1,6 +1,6 @@
 // Prints the records of a session, a user or a day's audit trail: the log's own lines, or sentences for people.
 
-import { dim, exit, put, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
+import { dim, exit, Printout, say, text, Usage, type Verb, visible } from '../cli/verb.ts'
 import { linesOf } from '../core/log.ts'
 import { isErased, parseLine } from '../core/record.ts'
 import { features } from '../features/index.ts'
@@ -16,20 +16,23 @@ export const catVerb: Verb = {
     const [user, day] = [text(values.user), text(values.audit)]
     const named = [session, user, day].filter((name) => name !== undefined)
     if (named.length !== 1) throw new Usage('cat names a session, a user with --user, or a day of the trail with --audit')
+    const out = new Printout()
     let any = false
-    for (const log of shelf.names()) {
-      if (!isOf(log, { session, user, day })) continue
-      any = true
-      for (const { bytes } of linesOf(shelf, log))
-        await put(values.says ? `${sentence(bytes, config.colour)}\n` : Buffer.concat([bytes, NEWLINE]))
+    try {
+      for (const log of shelf.names()) {
+        if (!isOf(log, { session, user, day })) continue
+        any = true
+        for (const { bytes } of linesOf(shelf, log))
+          await out.add(values.says ? Buffer.from(sentence(bytes, config.colour)) : bytes)
+      }
+    } finally {
+      await out.flush()
     }
     if (any) return exit.done
     say(`There is no log of ${named[0]} in ${config.home}.`)
     return exit.found
   },
 }
-
-const NEWLINE = Buffer.from('\n')
 
 /** Is this log the one that was named, or one of its parts? */
 function isOf(log: string, { session, user, day }: Record<'session' | 'user' | 'day', string | undefined>): boolean {

@@ -2,18 +2,10 @@
 // the pace at which they happened.
 
 import { needData } from '../cli/reach.ts'
-import { exit, instant, put, text, Usage, type Verb } from '../cli/verb.ts'
-import { linesOf, type PlacedLine } from '../core/log.ts'
+import { exit, instant, Printout, text, Usage, type Verb } from '../cli/verb.ts'
+import { CHUNK, Lines } from '../core/log.ts'
 import { scan } from '../core/record.ts'
 import { FileShelf } from '../log/shelf.ts'
-
-interface Cursor {
-  log: string
-  lines: Generator<PlacedLine>
-  line: Buffer
-  timestamp: string
-  type: string
-}
 
 export const replayVerb: Verb = {
   does: 'Print records in order, across all logs.',
@@ -34,58 +26,79 @@ export const replayVerb: Verb = {
     if (!(speed > 0)) throw new Usage('--speed must be a number above 0: 1 for the pace at which it happened')
     const type = text(values.type)
     needData(config)
+    const out = new Printout()
     let before: number | undefined
-    for (const { line, timestamp, type: own } of inOrder(new FileShelf(config.home), text(values.user), text(values.session))) {
-      const at = Date.parse(timestamp)
-      if (at >= to) break
-      if (at < from || (type !== undefined && own !== type)) continue
-      if (before !== undefined && speed !== Number.POSITIVE_INFINITY)
-        await new Promise((resolve) => setTimeout(resolve, Math.min((at - (before as number)) / speed, LONGEST_WAIT_MS)))
-      before = at
-      await put(Buffer.concat([line, NEWLINE]))
+    try {
+      for (const { line, timestamp, type: own } of inOrder(new FileShelf(config.home), text(values.user), text(values.session))) {
+        const at = Date.parse(timestamp)
+        if (at >= to) break
+        if (at < from || (type !== undefined && own !== type)) continue
+        if (before !== undefined && speed !== Number.POSITIVE_INFINITY) {
+          await out.flush()
+          await new Promise((resolve) => setTimeout(resolve, Math.min((at - (before as number)) / speed, LONGEST_WAIT_MS)))
+        }
+        before = at
+        await out.add(line)
+      }
+    } finally {
+      // What comes before a fault is printed all the same.
+      await out.flush()
     }
     return exit.done
   },
 }
 
-const NEWLINE = Buffer.from('\n')
 /** The longest that a timer can wait; beyond it, it would not wait at all. */
 const LONGEST_WAIT_MS = 2 ** 31 - 1
 
+/** Which of its records a log stands at. */
+interface Cursor {
+  log: string
+  timestamp: string
+  type: string
+  /** None before its first record is due: an open log costs memory, and most begin after others have ended. */
+  lines?: Lines
+  room?: Buffer | undefined
+}
+
+/** So much of a log is looked at for the time of its first record, and all of it where that is not enough. */
+const BEGINNING = 4096
+/** Logs that are read at a time have room that is used again; beyond so many, each has its own. */
+const MOST_ROOMS = 64
+
 /** Merges the logs by time; records of one moment stand by log, and within a log always in its own order. */
-function* inOrder(shelf: FileShelf, user: string | undefined, session: string | undefined): Generator<Cursor> {
+function* inOrder(shelf: FileShelf, user: string | undefined, session: string | undefined) {
+  const rooms = Array.from({ length: MOST_ROOMS }, () => Buffer.allocUnsafeSlow(CHUNK) as Buffer)
   const heap: Cursor[] = []
   for (const log of shelf.names()) {
-    if (user !== undefined && !log.startsWith(`users/${user}/`)) continue
-    if (session !== undefined && !log.endsWith(`/sessions/${session}`)) continue
-    const cursor: Cursor = { log, lines: linesOf(shelf, log), line: NEWLINE, timestamp: '', type: '' }
-    // The first line is read and let go: an open log costs memory, and most begin after others have ended.
-    if (advance(cursor)) push(heap, { ...cursor, lines: undefined as never })
+    if (!isOf(log, user, session)) continue
+    const cursor = { log, timestamp: '', type: '' }
+    const among = (most?: number) => advance(cursor, new Lines(shelf, log, 0, most, rooms[0]))
+    if (among(BEGINNING) || among()) push(heap, cursor)
   }
-  while (heap.length > 0) {
-    const cursor = heap[0] as Cursor
-    if (cursor.lines === undefined) {
-      cursor.lines = linesOf(shelf, cursor.log)
-      advance(cursor)
-    }
-    yield cursor
-    if (advance(cursor)) sink(heap, 0)
+  for (let cursor = heap[0]; cursor; cursor = heap[0]) {
+    if (cursor.lines) yield { line: cursor.lines.bytes, timestamp: cursor.timestamp, type: cursor.type }
     else {
+      cursor.room = rooms.pop()
+      cursor.lines = new Lines(shelf, cursor.log, 0, undefined, cursor.room)
+    }
+    if (advance(cursor, cursor.lines)) sink(heap, cursor)
+    else {
+      if (cursor.room) rooms.push(cursor.room)
       const last = heap.pop() as Cursor
-      if (heap.length > 0) {
-        heap[0] = last
-        sink(heap, 0)
-      }
+      if (last !== cursor) sink(heap, last)
     }
   }
 }
 
+const isOf = (log: string, user: string | undefined, session: string | undefined) =>
+  (user === undefined || log.startsWith(`users/${user}/`)) && (session === undefined || log.endsWith(`/sessions/${session}`))
+
 /** Moves to the next record; an erased line has no time of its own and is passed over. */
-function advance(cursor: Cursor): boolean {
-  for (let next = cursor.lines.next(); !next.done; next = cursor.lines.next()) {
-    const scanned = scan(next.value.bytes)
+function advance(cursor: Cursor, lines: Lines): boolean {
+  while (lines.advance()) {
+    const scanned = scan(lines.bytes)
     if (!scanned) continue
-    cursor.line = next.value.bytes
     cursor.timestamp = scanned.envelope.timestamp
     cursor.type = scanned.envelope.type
     return true
@@ -106,9 +119,9 @@ function push(heap: Cursor[], cursor: Cursor): void {
   heap[at] = cursor
 }
 
-function sink(heap: Cursor[], from: number): void {
-  const cursor = heap[from] as Cursor
-  let at = from
+/** Puts a cursor in the place of the first, and then where it belongs. */
+function sink(heap: Cursor[], cursor: Cursor): void {
+  let at = 0
   for (;;) {
     let child = 2 * at + 1
     if (child >= heap.length) break
