@@ -6,7 +6,7 @@ import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
 import { bounds } from './core/bounds.ts'
 import { Refusal } from './core/errors.ts'
-import { adopt } from './core/fold.ts'
+import { Fresh } from './core/fold.ts'
 import { digest } from './core/ids.ts'
 import { type Sessile, system } from './core/sessile.ts'
 import { turn } from './core/turn.ts'
@@ -167,13 +167,12 @@ const operations: DoorParts['operate'] = {
     log.assertOurs()
     const fresh = Views.open(freshOf(recorder.views.file), gathered)
     if (!(fresh instanceof Views)) throw new Refusal('refused', 'no-rebuild', `What was rebuilt cannot be opened: ${fresh.why}.`)
+    const successor = new Fresh(fresh, gathered, log)
     try {
-      await recorder.beside.ends(rebuild, (grown, mark, live) => {
-        log.assertOurs()
-        return adopt({ fresh, live, gathered, shelf: log }, grown, mark)
-      })
+      await recorder.beside.ends(rebuild, successor)
+      await turn()
     } finally {
-      fresh.close()
+      successor.close()
     }
     return { rebuilt: true }
   },

@@ -17,7 +17,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { askHolder, holder } from '../src/cli/reach.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
-import { adopt, fill, reopen, takingTurns } from '../src/core/fold.ts'
+import { Fresh, fill, reopen, takingTurns } from '../src/core/fold.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
@@ -666,9 +666,9 @@ describe('rebuilds beside the living', () => {
     expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([])
     const second = await sessile.recorder.beside.begins()
     await expect(sessile.recorder.beside.goesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
-    await expect(sessile.recorder.beside.ends(rebuild, () => sessile.recorder.views)).rejects.toMatchObject({
-      reason: 'no-rebuild',
-    })
+    const successor = { catchUp: vi.fn(), succeed: vi.fn() }
+    await expect(sessile.recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
+    for (const step of Object.values(successor)) expect(step).not.toHaveBeenCalled()
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
   })
 
@@ -754,11 +754,9 @@ describe('rebuilds beside the living', () => {
     const { mark } = await recorder.beside.goesOn(rebuild)
     views.finish({ ...mark, timestamp: latest })
     const newer = (await admin.start()).body.session_id
-    await expect(
-      recorder.beside.ends(rebuild, (grown, mark, live) =>
-        adopt({ fresh: reopen(freshOf(live.file), gathered), live, gathered, shelf: log }, grown, mark),
-      ),
-    ).rejects.toMatchObject({ reason: 'no-rebuild' })
+    const successor = new Fresh(reopen(freshOf(recorder.views.file), gathered), gathered, log)
+    await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
+    successor.close()
     const states = async () =>
       (await admin.get('/api/v1/sessions')).body.sessions.map(({ session_id, status }: { session_id: string; status: string }) => [
         session_id,
@@ -773,6 +771,30 @@ describe('rebuilds beside the living', () => {
     expect(await cli(home, ['rebuild'])).toMatchObject({ out: expect.stringContaining('1 of them are damaged') })
     expect((await states())[0]).toEqual([newer, 'active'])
     expect((await admin.start()).body.reason).toBe('session-already-active')
+  })
+
+  it('that somebody reads are not put in place, since some of what they hold lies beside them: nothing is lost', async () => {
+    const { sessile, admin, home } = await run()
+    const { recorder, log, gathered } = sessile
+    const { session_id } = (await admin.start()).body
+    const { rebuild } = await recorder.beside.begins()
+    const file = freshOf(recorder.views.file)
+    const views = Views.create(file, features)
+    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+    const { mark } = await recorder.beside.goesOn(rebuild)
+    views.finish({ ...mark, timestamp: latest })
+    const stranger = openDatabase(file, { readonly: true })
+    stranger.exec('BEGIN; SELECT * FROM meta')
+    await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
+    expect((await admin.end({ session_id })).status).toBe(200)
+    const successor = new Fresh(reopen(file, gathered), gathered, log)
+    await expect(recorder.beside.ends(rebuild, successor)).rejects.toThrow(/somebody reads the new views/)
+    successor.close()
+    stranger.close()
+    expect((await admin.get('/api/v1/sessions')).body.sessions).toMatchObject([{ session_id, status: 'closed' }])
+    expect((await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })).body.seq).toBe(2)
+    expect(await cli(home, ['rebuild'])).toMatchObject({ code: 0 })
+    expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
   })
 
   it('forget nothing that has grown where a step of theirs fails', async () => {

@@ -328,7 +328,8 @@ const WRITES =
 const mayWrite: Record<string, readonly string[]> = {
   'src/log/disk.ts': ['openSync', 'writeSync', 'ftruncateSync', 'mkdirSync', 'renameSync', 'rmSync', 'rm'],
   'src/core/tables.ts': ['better-sqlite3'], // the views' database
-  'src/core/views.ts': ['mkdirSync', 'renameSync', 'rmSync'], // under projections/
+  'src/core/views.ts': ['mkdirSync', 'rmSync'], // under projections/
+  'src/core/place.ts': ['renameSync', 'rmSync'], // there, too
   'src/verbs/rebuild.ts': ['rmSync'], // the views it made to compare
   'src/cli/looking.ts': ['copyFileSync', 'linkSync', 'mkdirSync', 'rmSync'], // second names or a copy of the views, to look at
   'src/cli/print.ts': ['mkdirSync', 'writeFileSync'], // schemas/, projections/*.sql and docs/POLICY.md

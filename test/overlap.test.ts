@@ -5,7 +5,7 @@ import { cpSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSy
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Refusal } from '../src/core/errors.ts'
-import { adopt, fill, reopen } from '../src/core/fold.ts'
+import { Fresh, fill, reopen } from '../src/core/fold.ts'
 import type { Query } from '../src/core/query.ts'
 import { system } from '../src/core/sessile.ts'
 import { Tables } from '../src/core/tables.ts'
@@ -81,9 +81,9 @@ describe('a named request', () => {
     const filling = fill(views, { events: features.events, shelf: new FileShelf(seen) })
     while (!filling.next().done);
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: 0 })
-    await recorder.beside.ends(rebuild, (grown, mark, live) =>
-      adopt({ fresh: reopen(fresh, features), live, gathered: features, shelf: log }, grown, mark),
-    )
+    const successor = new Fresh(reopen(fresh, features), features, log)
+    await recorder.beside.ends(rebuild, successor)
+    successor.close()
     expect((await running.admin.append(session_id, two, named)).body).toEqual(first.body)
     await sameRows(running)
   })

@@ -8,6 +8,7 @@ import type { Config } from '../config.ts'
 import { atRoute } from '../core/feature.ts'
 import { fill, takingTurns, type Unfolded } from '../core/fold.ts'
 import { linesOf } from '../core/log.ts'
+import { replace } from '../core/place.ts'
 import { parseLine, type Recorded } from '../core/record.ts'
 import { type Sessile, system } from '../core/sessile.ts'
 import { Tables } from '../core/tables.ts'
@@ -54,7 +55,7 @@ async function fold(config: Config): Promise<Unfolded[]> {
     const shelf = new FileShelf(config.home, { reuse: true })
     const { latest, unfolded } = await takingTurns(fill(views, { events: features.events, shelf }))
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: latest })
-    Views.replace(live, freshOf(live))
+    replace(live, freshOf(live))
     return unfolded
   } finally {
     log.close()

@@ -17,12 +17,22 @@ interface Recording {
   between<T>(job: () => T): Promise<T>
   /** Brings nearly everything to where another process finds it, in steps: nobody's answer waits for long. */
   approach(): Promise<void>
-  /** Brings there what is left; returns how far that is. */
-  settle(): Mark
+  /** Brings there what is left. */
+  settle(): void
+  /** How far all has come that was acknowledged. */
+  mark(): Mark
   /** Where a log ends. */
   endOf(log: string): End | undefined
   /** Puts other views in the place of the live ones; false where those were kept. */
   replace(adopt: (mark: Mark, live: Views) => Views): boolean
+}
+
+/** Views that were filled beside the live ones, and are to take their place. */
+export interface Successor {
+  /** Adds what has grown; false where that contradicts what is there. */
+  catchUp(grown: Grown, mark: Mark): boolean
+  /** The same, and puts them in the place of the live ones, which stay where it contradicts them; returns those that are live then. */
+  succeed(live: Views, grown: Grown, mark: Mark): Views
 }
 
 /** The end of a log that grew by plain lines alone: of views that have come to where the first of them begins, it is all that is missing. */
@@ -55,10 +65,10 @@ export class Beside {
   async begins(): Promise<{ rebuild: string; mark: Mark }> {
     await this.#recording.approach()
     return this.#recording.between(() => {
-      const mark = this.#recording.settle()
+      this.#recording.settle()
       const rebuild = this.#recording.token()
       this.#note(rebuild)
-      return { rebuild, mark }
+      return { rebuild, mark: this.#recording.mark() }
     })
   }
 
@@ -71,31 +81,46 @@ export class Beside {
     return this.#recording.between(() => {
       this.mustBe(token)
       // Where this fails, nothing that grew is forgotten.
-      const mark = this.#recording.settle()
-      return { mark, grown: this.#since() }
+      this.#recording.settle()
+      return { mark: this.#recording.mark(), grown: this.#since() }
     })
   }
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
-  async ends(token: string, adopt: (grown: Grown, mark: Mark, live: Views) => Views): Promise<void> {
-    await this.#recording.approach()
-    return this.#recording.between(() => {
+  async ends(token: string, successor: Successor): Promise<void> {
+    // Most of it before: there is little left then for the moment in which everybody waits.
+    await this.#recording.between(() => {
       this.mustBe(token)
-      this.#recording.settle()
-      const grown: Grown = { ends: new Map(), others: [] }
-      for (const [log, from] of this.#grown) {
-        const end = from === FOLD ? undefined : this.#recording.endOf(log)
-        if (end) grown.ends.set(log, { from, end })
-        else grown.others.push(log)
-      }
-      this.#forget()
-      if (this.#recording.replace((mark, live) => adopt(grown, mark, live))) return
-      throw new Refusal(
-        'refused',
-        'no-rebuild',
-        'What was recorded meanwhile contradicts the new views: begin this rebuild once more.',
-      )
+      this.#mustAgree(successor.catchUp(this.#taken(), this.#recording.mark()))
     })
+    await this.#recording.between(() => {
+      this.mustBe(token)
+      const grown = this.#taken()
+      this.#forget()
+      this.#mustAgree(this.#recording.replace((mark, live) => successor.succeed(live, grown, mark)))
+    })
+  }
+
+  #mustAgree(agrees: boolean): void {
+    if (agrees) return
+    this.#forget()
+    throw new Refusal(
+      'refused',
+      'no-rebuild',
+      'What was recorded meanwhile contradicts the new views: begin this rebuild once more.',
+    )
+  }
+
+  /** What has grown since this was last asked for. */
+  #taken(): Grown {
+    const grown: Grown = { ends: new Map(), others: [] }
+    for (const [log, from] of this.#grown) {
+      const end = from === FOLD ? undefined : this.#recording.endOf(log)
+      if (end) grown.ends.set(log, { from, end })
+      else grown.others.push(log)
+    }
+    this.#grown = new Map()
+    return grown
   }
 
   grew(lines: readonly Line[]): void {

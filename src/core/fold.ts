@@ -1,11 +1,12 @@
 // Folding: the one way in which a line of a log becomes rows. The recorder's catching up and every rebuild go through here.
 
-import type { Grown } from './beside.ts'
+import type { Grown, Successor } from './beside.ts'
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { End } from './heads.ts'
 import { countsInPart, type JournalLine, Lines, type Log, lastName, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
+import { put, replace, settle } from './place.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn, statedHash } from './seal.ts'
 import { isFull, isSqlite } from './tables.ts'
@@ -298,7 +299,7 @@ async function rebuilt(file: string, gathered: Gathered, log: Log, why: string, 
   for (const { log, why } of unfolded) report('a log is damaged', { log: lastName(log), why })
   report('the views are rebuilt', { ...done, seconds: (Date.now() - began) / 1000 })
   log.assertOurs()
-  Views.replace(file, fresh)
+  replace(file, fresh)
   return reopen(file, gathered)
 }
 
@@ -324,34 +325,58 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
 }
 
 /**
- * Puts views that were filled beside the live ones in their place. Called between two batches, with every acknowledged
- * line in its file: what grew since the filling is folded first, then one rename decides. Where that contradicts them, the live
- * ones stay: a log that lost its end since, as where its file is lost, would else keep a newer one out of the views. The fresh ones are
- * closed in the end.
+ * Views that were filled beside the live ones, and take their place between two batches: what grew since the filling is folded
+ * first, then one rename decides. Where that contradicts them, the live ones stay: a log that lost its end since, as where its file is
+ * lost, would else keep a newer one out of the views.
  */
-export function adopt(
-  { fresh, live, gathered, shelf }: { fresh: Views; live: Views; gathered: Gathered; shelf: Shelf },
-  { ends, others }: Grown,
-  mark: Mark,
-): Views {
-  try {
-    fresh.begin()
+export class Fresh implements Successor {
+  readonly #views: Views
+  readonly #gathered: Gathered
+  readonly #log: Log
+  /** Those whose place they have taken. */
+  #replaced: Views | undefined
+
+  constructor(views: Views, gathered: Gathered, log: Log) {
+    this.#views = views
+    this.#gathered = gathered
+    this.#log = log
+  }
+
+  catchUp(grown: Grown, mark: Mark): boolean {
+    this.#views.begin()
+    if (!this.#add(grown)) return false
+    this.#views.commit(mark)
+    return true
+  }
+
+  succeed(live: Views, grown: Grown, mark: Mark): Views {
+    this.#log.assertOurs()
+    this.#views.begin()
+    if (!this.#add(grown)) return live
+    this.#views.complete(mark)
+    put(live.file, this.#views.file)
+    this.#replaced = live
+    return reopen(live.file, this.#gathered)
+  }
+
+  /** Afterwards, when nobody waits. */
+  close(): void {
+    this.#views.close()
+    if (!this.#replaced) return
+    this.#replaced.leave()
+    settle(this.#replaced.file)
+  }
+
+  #add({ ends, others }: Grown): boolean {
     const short: string[] = []
     for (const [log, { from, end }] of ends) {
       // What could not be folded to there has no other end, whatever follows.
-      if (fresh.damaged.has(log)) continue
-      if ((fresh.head(log)?.size ?? 0) >= from) fresh.putHead(log, end)
+      if (this.#views.damaged.has(log)) continue
+      if ((this.#views.head(log)?.size ?? 0) >= from) this.#views.putHead(log, end)
       else short.push(log)
     }
-    for (const log of [...short, ...others]) if (!catchUp(fresh, gathered.events, shelf, log)) return live
-    fresh.commit(mark)
-    fresh.harden(mark)
-  } finally {
-    fresh.close()
+    return [...short, ...others].every((log) => catchUp(this.#views, this.#gathered.events, this.#log, log))
   }
-  live.close()
-  Views.replace(live.file, fresh.file)
-  return reopen(live.file, gathered)
 }
 
 /** The views cannot be opened, though they were just made. */

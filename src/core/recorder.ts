@@ -84,8 +84,8 @@ export class Recorder {
       settle: () => {
         this.#commit()
         this.#log.settle()
-        return this.#mark
       },
+      mark: () => this.#mark,
       replace: (adopt) => this.#tending(() => this.#deciding.adopt(adopt(this.#mark, this.views))),
     })
     const syncFailed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)

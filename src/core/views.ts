@@ -1,12 +1,13 @@
 // The projection: every view in one SQLite database, folded from the log and deletable at any time. The recorder's
 // transaction stays open over many batches; readers have a connection of their own and see only what was committed.
 
-import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Digests, digestsOf } from './digests.ts'
 import type { Gathered } from './feature.ts'
 import type { End } from './heads.ts'
 import { Names } from './names.ts'
+import { clearing, remove, syncPath } from './place.ts'
 import type { Recorded } from './record.ts'
 import { Runs } from './runs.ts'
 import { fingerprint, ownTables, shapeOf, Tables } from './tables.ts'
@@ -21,6 +22,8 @@ const PAGE = 4096
 
 /** How much of the database SQLite may keep in memory, in KiB. */
 const CACHE = 'PRAGMA cache_size = -16384'
+
+const WRITE_AHEAD = 'PRAGMA journal_mode = WAL'
 
 /** What views are made by. */
 type Made = Pick<Gathered, 'views' | 'code'>
@@ -101,7 +104,7 @@ export class Views {
       tables = new Tables(file, {}, true)
       // A commit need not be synced, because the journal is; a checkpoint makes it durable by itself (see `harden`).
       // NORMAL and not OFF: the first write after a checkpoint reuses the write-ahead file, and must not tear it.
-      tables.db.exec('PRAGMA journal_mode = WAL')
+      tables.db.exec(WRITE_AHEAD)
       tables.db.exec('PRAGMA synchronous = NORMAL')
       tables.db.exec('PRAGMA wal_autocheckpoint = 0')
       tables.db.exec(CACHE)
@@ -151,6 +154,8 @@ export class Views {
     this.#writer.note('fingerprint', fingerprint(this.#made))
     this.#writer.note('shape', shapeOf(this.#writer))
     this.#commitWithNames(mark)
+    // To be opened as it will be, with nothing to change first: that takes a sync, for which a recorder may have to wait.
+    this.#writer.db.exec(WRITE_AHEAD)
     this.close()
     syncPath(this.file)
   }
@@ -176,17 +181,6 @@ export class Views {
     if (this.#indexed) return
     for (const view of this.#made.views) for (const index of indexesOf(view)) this.#writer.db.exec(index)
     this.#indexed = true
-  }
-
-  /** Puts a finished database in the place of the live one, in one step that a crash cannot halve. */
-  static replace(live: string, fresh: string): void {
-    clearing(live, () => {
-      remove(`${live}-wal`)
-      remove(`${live}-shm`)
-      syncPath(dirname(live))
-      renameSync(fresh, live)
-    })
-    syncPath(dirname(live))
   }
 
   get mark(): Come {
@@ -337,6 +331,14 @@ export class Views {
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }
 
+  /** Ends what was begun: commits all of it up to the mark, makes it survive a power loss in the one file, and closes that. */
+  complete(mark: Mark): void {
+    this.#commitWithNames(mark)
+    const { log, checkpointed } = this.#writer.sql('PRAGMA wal_checkpoint(PASSIVE)').get() as Record<string, number>
+    if (log !== checkpointed) throw new Error('somebody reads the new views, and keeps them from being put in place')
+    this.close()
+  }
+
   /** Is every named request that others know of known here, at the same place? */
   hasAll(others: Tables): boolean {
     for (const { key, ...place } of new Runs(others).names()) if (!this.names.holds(key, place)) return false
@@ -347,33 +349,18 @@ export class Views {
     return digestsOf(this.#writer, this.#made.views)
   }
 
+  /**
+   * Closes views whose place others have taken. The one that may write goes first: whoever is the last to go, and may, brings what
+   * lies beside the file into it, and removes what bears that name.
+   */
+  leave(): void {
+    this.#writer.close()
+    this.#reader?.close()
+  }
+
   close(): void {
     this.#reader?.close()
     this.#reader = undefined
     this.#writer.close()
-  }
-}
-
-/** What stands in the way of the views is not removed where it may be somebody's: it is said what it is. */
-function clearing<T>(file: string, work: () => T): T {
-  try {
-    return work()
-  } catch (error) {
-    const { code, message, syscall } = error as NodeJS.ErrnoException
-    const why = `The views cannot be put into ${dirname(file)}: ${message}. They are made of the logs, which are not concerned: move what is in their way, or let this account write there, and start again.`
-    throw Object.assign(new Error(why, { cause: error }), { code, syscall })
-  }
-}
-
-function remove(file: string): void {
-  rmSync(file, { force: true })
-}
-
-function syncPath(path: string): void {
-  const fd = openSync(path, 'r')
-  try {
-    fsyncSync(fd)
-  } finally {
-    closeSync(fd)
   }
 }

@@ -8,6 +8,7 @@ import type { Config } from '../config.ts'
 import { digestsOf } from '../core/digests.ts'
 import { agreeing, catchUp, fill, follow, type Progress, takingTurns, type Unfolded } from '../core/fold.ts'
 import { linesOf, type Shelf } from '../core/log.ts'
+import { replace } from '../core/place.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
 import { resting } from '../core/turn.ts'
@@ -83,7 +84,7 @@ export async function rebuildAlone(config: Config): Promise<Done> {
   try {
     const done = await agreed(make)
     log.assertOurs()
-    Views.replace(live, freshOf(live))
+    replace(live, freshOf(live))
     return done
   } finally {
     log.close()
