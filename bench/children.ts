@@ -85,6 +85,8 @@ export interface Load {
   named?: boolean
   /** Are refusals told, rather than the end of it? */
   mayRefuse?: boolean
+  /** Called when those seconds begin. */
+  counting?: () => void
 }
 
 export interface Latencies {
@@ -96,15 +98,16 @@ export interface Latencies {
 }
 
 /** Calls a server from another process and tells the percentiles of the latency, in milliseconds. */
-export async function call({ port, key }: Server, { warm = 0.2, mayRefuse = false, ...load }: Load): Promise<Latencies> {
-  const latencies = JSON.parse(await fed('./paced.mjs', { port, key, warm, ...load })) as Latencies
+export async function call({ port, key }: Server, { warm = 0.2, mayRefuse = false, counting, ...load }: Load): Promise<Latencies> {
+  const latencies = JSON.parse(await fed('./paced.mjs', { port, key, warm, ...load }, counting)) as Latencies
   if (latencies.refused > 0 && !mayRefuse) throw new Error(`${latencies.refused} requests were refused`)
   return latencies
 }
 
-/** Runs one of our scripts, with its instructions on stdin, and returns what it said. */
-export async function fed(file: string, instructions: object): Promise<string> {
+/** Runs one of our scripts, with its instructions on stdin, and returns what it said; `speaks`: called when it first says something. */
+export async function fed(file: string, instructions: object, speaks = () => {}): Promise<string> {
   const child = scripted(file, instructions)
+  child.stdout?.once('data', speaks)
   const [said, [code]] = await Promise.all([text(child.stdout as NodeJS.ReadableStream), once(child, 'exit')])
   if (code !== 0) throw new Error(`${file} ended with ${code}`)
   return said

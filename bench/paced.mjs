@@ -36,6 +36,8 @@ const began = performance.now()
 const counted = began + warm * 1000
 const until = counted + seconds * 1000
 const dueAt = () => (rate ? began + (sent * 1000) / rate : performance.now())
+// Whoever started us is told when it counts.
+setTimeout(() => process.stdout.write('\n'), warm * 1000)
 const beat = rate ? new Worker(BEAT, { eval: true }).on('message', sendDue) : undefined
 for (const socket of sockets) rest(socket)
 await done
