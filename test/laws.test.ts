@@ -37,8 +37,8 @@ describe('law 1: one writer', () => {
     // disk.ts is that room's only door; views.ts syncs projections, print.ts writes schemas, logger.ts to stderr, secrets.ts
     // under secrets/; the others read.
     const readers = ['log/anyway.ts']
-    expect(writers.sort()).toEqual(['cli/print.ts', 'core/views.ts', 'log/disk.ts', 'logger.ts', 'secrets.ts', ...readers].sort())
-    for (const file of [...readers, 'core/views.ts', 'secrets.ts']) {
+    expect(writers.sort()).toEqual(['cli/print.ts', 'core/place.ts', 'log/disk.ts', 'logger.ts', 'secrets.ts', ...readers].sort())
+    for (const file of [...readers, 'core/place.ts', 'secrets.ts']) {
       const opens = readFileSync(join(root, file), 'utf8')
         .split('\n')
         .filter((line) => line.includes('openSync('))
