@@ -797,6 +797,24 @@ describe('rebuilds beside the living', () => {
     expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
   })
 
+  it('that fail when what has grown was handed over cannot end as if nothing had', async () => {
+    const { sessile, admin } = await run()
+    const { beside, views } = sessile.recorder
+    const { session_id } = (await admin.start()).body
+    const failing = {
+      catchUp: () => {
+        throw new Error('there is no room')
+      },
+      succeed: vi.fn(),
+    }
+    const { rebuild } = await beside.begins()
+    await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
+    await expect(beside.ends(rebuild, failing)).rejects.toThrow('there is no room')
+    await expect(beside.ends(rebuild, { ...failing, catchUp: () => true })).rejects.toMatchObject({ reason: 'no-rebuild' })
+    expect(failing.succeed).not.toHaveBeenCalled()
+    expect(sessile.recorder.views).toBe(views)
+  })
+
   it('forget nothing that has grown where a step of theirs fails', async () => {
     const { running, disk } = await runOnFailingDisk()
     const { beside } = running.sessile.recorder

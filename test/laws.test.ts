@@ -34,7 +34,7 @@ describe('law 1: one writer', () => {
           readFileSync(join(root, file), 'utf8'),
         ),
       )
-    // disk.ts is that room's only door; views.ts syncs projections, print.ts writes schemas, logger.ts to stderr, secrets.ts
+    // disk.ts is that room's only door; place.ts syncs projections, print.ts writes schemas, logger.ts to stderr, secrets.ts
     // under secrets/; the others read.
     const readers = ['log/anyway.ts']
     expect(writers.sort()).toEqual(['cli/print.ts', 'core/place.ts', 'log/disk.ts', 'logger.ts', 'secrets.ts', ...readers].sort())

@@ -91,19 +91,25 @@ export class Beside {
     // Most of it before: there is little left then for the moment in which everybody waits.
     await this.#recording.between(() => {
       this.mustBe(token)
-      this.#mustAgree(successor.catchUp(this.#taken(), this.#recording.mark()))
+      this.#mustAgree(() => successor.catchUp(this.#taken(), this.#recording.mark()))
     })
     await this.#recording.between(() => {
       this.mustBe(token)
       const grown = this.#taken()
+      this.#mustAgree(() => this.#recording.replace((mark, live) => successor.succeed(live, grown, mark)))
       this.#forget()
-      this.#mustAgree(this.#recording.replace((mark, live) => successor.succeed(live, grown, mark)))
     })
   }
 
-  #mustAgree(agrees: boolean): void {
+  /** A rebuild of which a step fails is forgotten: it has been told what had grown, and nobody knows what became of that. */
+  #mustAgree(step: () => boolean): void {
+    let agrees = false
+    try {
+      agrees = step()
+    } finally {
+      if (!agrees) this.#forget()
+    }
     if (agrees) return
-    this.#forget()
     throw new Refusal(
       'refused',
       'no-rebuild',
