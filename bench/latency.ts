@@ -63,7 +63,7 @@ export async function question(effort: { rounds: number; seconds: number }): Pro
         stop = begin()
       }
       await halved.take(`Sessile, while ${name}`, () => half(sessile, least, counting))
-      if ((await stop?.()) === 0) throw new Error(`nothing came of it while ${name}`)
+      if (!(await stop?.())) throw new Error(`nothing came of it while ${name}`)
     }),
   ]
   // What is done for the first time is compiled while it is done, which takes a processor from everybody.

@@ -6,8 +6,8 @@ import pino, { type Logger } from 'pino'
 import { BadConfig, type Config } from './config.ts'
 import { bounds } from './core/bounds.ts'
 import { Refusal } from './core/errors.ts'
-import { Fresh } from './core/fold.ts'
 import { digest } from './core/ids.ts'
+import { Replacement } from './core/replacement.ts'
 import { type Sessile, system } from './core/sessile.ts'
 import { turn } from './core/turn.ts'
 import { Views } from './core/views.ts'
@@ -167,7 +167,7 @@ const operations: DoorParts['operate'] = {
     log.assertOurs()
     const fresh = Views.open(freshOf(recorder.views.file), gathered)
     if (!(fresh instanceof Views)) throw new Refusal('refused', 'no-rebuild', `What was rebuilt cannot be opened: ${fresh.why}.`)
-    const successor = new Fresh(fresh, gathered, log)
+    const successor = new Replacement(fresh, gathered, log)
     try {
       await recorder.beside.ends(rebuild, successor)
       await turn()

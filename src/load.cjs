@@ -19,7 +19,7 @@ const cache = join(root, 'node_modules', '.cache', 'sessile')
 /** Packages that hold compiled code look for it beside themselves. */
 const APART = ['@node-rs/argon2', 'better-sqlite3', 'esbuild']
 
-const PASSES_ON = /^export\s[^'"]*?\bfrom\s*['"]/m
+const PASSES_ON = /^export\s*[{*]/m
 
 /** Runs these files as one script, the first of them where it begins; returns what they export, together. */
 async function load(...files) {

@@ -21,6 +21,7 @@ import { buffer, text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { genesis, SEAL_LENGTH, seal } from '../src/core/seal.ts'
 import { openDatabase } from '../src/core/tables.ts'
+import { erase } from './backups.ts'
 import {
   Client,
   cli,
@@ -604,6 +605,20 @@ describe('sessile rebuild', () => {
     )
     writeFileSync(file, readFileSync(file).fill(0x5a, 200))
     expect((await (await run(home, {}, clock)).admin.get('/api/v1/sessions')).body).toEqual(body)
+  })
+
+  it('comes to the end of a log most of which was erased', async () => {
+    const running = await run()
+    const { session_id } = (await running.admin.start()).body
+    const some = Array.from({ length: 100 }, (_, i) => said(`${i}`))
+    for (let i = 0; i < 110; i++) expect((await running.admin.append(session_id, some)).status).toBe(201)
+    await running.stop()
+    const file = sessionFile(running.home, session_id)
+    // More than is held of what was read, and behind lines of which more than one piece is read.
+    const lines = readFileSync(file, 'utf8').trimEnd().split('\n')
+    writeFileSync(file, `${lines.map((line, i) => (i < 1000 ? line : erase(line, 0))).join('\n')}\n`)
+    expect(await cli(running.home, ['rebuild'])).toMatchObject({ code: 0, err: '' })
+    expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0, err: '' })
   })
 
   it('goes on beside a server that is recording: nothing is lost, and all reads are right at once', async () => {

@@ -17,8 +17,9 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { askHolder, holder } from '../src/cli/reach.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
-import { Fresh, fill, reopen, takingTurns } from '../src/core/fold.ts'
+import { fill, reopen, takingTurns } from '../src/core/fold.ts'
 import { SyncFailed } from '../src/core/log.ts'
+import { Replacement } from '../src/core/replacement.ts'
 import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
 import { Views } from '../src/core/views.ts'
@@ -666,7 +667,7 @@ describe('rebuilds beside the living', () => {
     expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([])
     const second = await sessile.recorder.beside.begins()
     await expect(sessile.recorder.beside.goesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
-    const successor = { catchUp: vi.fn(), succeed: vi.fn() }
+    const successor = { catchUp: vi.fn(), complete: vi.fn(), succeed: vi.fn() }
     await expect(sessile.recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
     for (const step of Object.values(successor)) expect(step).not.toHaveBeenCalled()
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
@@ -754,7 +755,7 @@ describe('rebuilds beside the living', () => {
     const { mark } = await recorder.beside.goesOn(rebuild)
     views.finish({ ...mark, timestamp: latest })
     const newer = (await admin.start()).body.session_id
-    const successor = new Fresh(reopen(freshOf(recorder.views.file), gathered), gathered, log)
+    const successor = new Replacement(reopen(freshOf(recorder.views.file), gathered), gathered, log)
     await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
     successor.close()
     const states = async () =>
@@ -787,13 +788,40 @@ describe('rebuilds beside the living', () => {
     stranger.exec('BEGIN; SELECT * FROM meta')
     await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
     expect((await admin.end({ session_id })).status).toBe(200)
-    const successor = new Fresh(reopen(file, gathered), gathered, log)
-    await expect(recorder.beside.ends(rebuild, successor)).rejects.toThrow(/somebody reads the new views/)
+    const successor = new Replacement(reopen(file, gathered), gathered, log)
+    const live = recorder.views
+    await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
+    expect([recorder.views, recorder.stalled]).toEqual([live, undefined])
     successor.close()
     stranger.close()
     expect((await admin.get('/api/v1/sessions')).body.sessions).toMatchObject([{ session_id, status: 'closed' }])
     expect((await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })).body.seq).toBe(2)
     expect(await cli(home, ['rebuild'])).toMatchObject({ code: 0 })
+    expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+  })
+
+  it('that cannot be put in place leave those that were there, brought up again from their file', async () => {
+    const { sessile, admin, home } = await run()
+    const { recorder, log, gathered } = sessile
+    const { session_id } = (await admin.start()).body
+    const { rebuild } = await recorder.beside.begins()
+    const file = freshOf(recorder.views.file)
+    const views = Views.create(file, features)
+    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+    const { mark } = await recorder.beside.goesOn(rebuild)
+    views.finish({ ...mark, timestamp: latest })
+    const successor = new Replacement(reopen(file, gathered), gathered, log)
+    const succeed = successor.succeed.bind(successor)
+    successor.succeed = (live) => {
+      rmSync(file)
+      return succeed(live)
+    }
+    expect((await admin.end({ session_id })).status).toBe(200)
+    await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'not-recorded' })
+    successor.close()
+    await vi.waitFor(() => expect(recorder.stalled).toBeUndefined(), 10_000)
+    expect((await admin.get('/api/v1/sessions')).body.sessions).toMatchObject([{ session_id, status: 'closed' }])
+    expect((await admin.start()).status).toBe(201)
     expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
   })
 
@@ -805,6 +833,7 @@ describe('rebuilds beside the living', () => {
       catchUp: () => {
         throw new Error('there is no room')
       },
+      complete: vi.fn(),
       succeed: vi.fn(),
     }
     const { rebuild } = await beside.begins()

@@ -7,7 +7,7 @@ const seed = Number(process.env.SESSILE_TEST_SEED ?? Math.floor(Math.random() * 
 describe('requests drawn from the contract', () => {
   it(`(seed ${seed}) are answered as it says, and what is refused leaves no byte`, async () => {
     const running = await run()
-    const { findings, ...told } = await new Fuzzer(running, seed).go(600, 200)
+    const { findings, ...told } = await new Fuzzer(running, seed).go(900, 200)
     expect(findings.join('\n\n'), `SESSILE_TEST_SEED=${seed}`).toBe('')
     expect(told.taken).toBeGreaterThan(100)
     expect(told.refused).toBeGreaterThan(100)

@@ -5,8 +5,9 @@ import { cpSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSy
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Refusal } from '../src/core/errors.ts'
-import { Fresh, fill, reopen } from '../src/core/fold.ts'
+import { fill, reopen } from '../src/core/fold.ts'
 import type { Query } from '../src/core/query.ts'
+import { Replacement } from '../src/core/replacement.ts'
 import { system } from '../src/core/sessile.ts'
 import { Tables } from '../src/core/tables.ts'
 import { markOf, Views } from '../src/core/views.ts'
@@ -81,7 +82,7 @@ describe('a named request', () => {
     const filling = fill(views, { events: features.events, shelf: new FileShelf(seen) })
     while (!filling.next().done);
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: 0 })
-    const successor = new Fresh(reopen(fresh, features), features, log)
+    const successor = new Replacement(reopen(fresh, features), features, log)
     await recorder.beside.ends(rebuild, successor)
     successor.close()
     expect((await running.admin.append(session_id, two, named)).body).toEqual(first.body)

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it, vi } from 'vitest'
-import { Borrowed } from '../src/core/log.ts'
+import { Borrowed, CHUNK, Lines, type Shelf } from '../src/core/log.ts'
 import { type Client, clockAt, type Json, later, refused, run, said, sessionFile } from './harness.ts'
 
 const ids = (body: Json) => body.sessions.map(({ session_id }: { session_id: string }) => session_id)
@@ -415,5 +415,33 @@ describe('readings of several logs at a time', () => {
     const borrowed = new Borrowed()
     expect(borrowed.room).toBeDefined()
     borrowed.giveBack()
+  })
+
+  it('have a room no more when they have given it back: what is read further on lies elsewhere', () => {
+    const lineOf = (user: string, i: number) => `${user} ${i} ${'.'.repeat(1000)}`
+    const many = (user: string) => Array.from({ length: 300 }, (_, i) => lineOf(user, i))
+    const logs = new Map(['ada', 'bob'].map((user) => [user, Buffer.from(`${many(user).join('\n')}\n`)]))
+    const shelf: Shelf = {
+      names: () => logs.keys(),
+      read: (log, offset, length, room) => {
+        const bytes = (logs.get(log) as Buffer).subarray(offset, offset + length)
+        if (!room || room.length < bytes.length) return Buffer.from(bytes)
+        bytes.copy(room)
+        return room.subarray(0, bytes.length)
+      },
+    }
+    const lent = new Borrowed()
+    const lines = new Lines(shelf, 'ada', 0, undefined, lent.room)
+    for (let i = 0; lines.end < CHUNK; i++) {
+      expect(lines.advance()).toBe(true)
+      if (i === 0) lent.giveBack()
+    }
+    const again = new Borrowed()
+    expect(new Lines(shelf, 'bob', (logs.get('bob')?.length as number) - 2000, undefined, again.room).advance()).toBe(true)
+    const seen = [lines.bytes.toString()]
+    while (lines.advance()) seen.push(lines.bytes.toString())
+    expect(seen).toEqual(many('ada').slice(-seen.length))
+    expect(seen.length).toBeGreaterThan(30)
+    again.giveBack()
   })
 })

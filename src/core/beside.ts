@@ -23,16 +23,18 @@ interface Recording {
   mark(): Mark
   /** Where a log ends. */
   endOf(log: string): End | undefined
-  /** Puts other views in the place of the live ones; false where those were kept. */
-  replace(adopt: (mark: Mark, live: Views) => Views): boolean
+  /** Puts other views in the place of the live ones. */
+  replace(adopt: (live: Views) => Views): void
 }
 
 /** Views that were filled beside the live ones, and are to take their place. */
 export interface Successor {
   /** Adds what has grown; false where that contradicts what is there. */
   catchUp(grown: Grown, mark: Mark): boolean
-  /** The same, and puts them in the place of the live ones, which stay where it contradicts them; returns those that are live then. */
-  succeed(live: Views, grown: Grown, mark: Mark): Views
+  /** The same for the last time: all of it is durable, and nobody has it open. */
+  complete(grown: Grown, mark: Mark): boolean
+  /** Puts them in the place of the live ones, and opens them. */
+  succeed(live: Views): Views
 }
 
 /** The end of a log that grew by plain lines alone: of views that have come to where the first of them begins, it is all that is missing. */
@@ -95,9 +97,9 @@ export class Beside {
     })
     await this.#recording.between(() => {
       this.mustBe(token)
-      const grown = this.#taken()
-      this.#mustAgree(() => this.#recording.replace((mark, live) => successor.succeed(live, grown, mark)))
+      this.#mustAgree(() => successor.complete(this.#taken(), this.#recording.mark()))
       this.#forget()
+      this.#recording.replace((live) => successor.succeed(live))
     })
   }
 

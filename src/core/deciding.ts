@@ -82,18 +82,11 @@ export class Deciding {
   }
 
   /** Other views take their place, which have come as far. */
-  set views(views: Views) {
+  replace(views: Views): void {
     this.#views = views
     this.rulings++
     this.heads.clear()
     this.#trailing = new Trailing(views, this.heads)
-  }
-
-  /** The same, where they are others; returns whether they are. */
-  adopt(views: Views): boolean {
-    const areOthers = views !== this.#views
-    if (areOthers) this.views = views
-    return areOthers
   }
 
   /** The logs that take no more records, and why: some were damaged when they were folded, others cannot be written. */

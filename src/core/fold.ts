@@ -1,17 +1,16 @@
 // Folding: the one way in which a line of a log becomes rows. The recorder's catching up and every rebuild go through here.
 
-import type { Grown, Successor } from './beside.ts'
 import type { Events } from './event.ts'
 import type { Gathered } from './feature.ts'
 import type { End } from './heads.ts'
 import { countsInPart, type JournalLine, Lines, type Log, lastName, type PlacedLine, type Report, type Shelf } from './log.ts'
 import { partsOf } from './names.ts'
-import { put, replace, settle } from './place.ts'
+import { replace } from './place.ts'
 import { type Erased, isErased, parseLine, type Scanned, scan, skim } from './record.ts'
 import { check, genesis, hashIn, statedHash } from './seal.ts'
 import { isFull, isSqlite } from './tables.ts'
 import { turn } from './turn.ts'
-import { Contradiction, type Mark, Views } from './views.ts'
+import { Contradiction, Views } from './views.ts'
 
 /** Folds one line. An erased one changes no row. */
 function foldLine(views: Views, events: Events, { bytes }: PlacedLine): void {
@@ -19,18 +18,29 @@ function foldLine(views: Views, events: Events, { bytes }: PlacedLine): void {
   if (!isErased(record)) views.apply(events.upcast(record))
 }
 
-/** What was seen of a log, or of a part of it: its last line, and the last one that is not erased, which alone tells a time. */
+/** What was seen of a log, or of a part of it: its last line, and when the last one was recorded that is not erased. */
 interface Seen {
   last: PlacedLine
-  whole: PlacedLine | undefined
+  /** Is the last line erased? Then it tells no time. */
+  isErased: boolean
+  /** That of the last line before, if it tells none; undefined where none did. */
+  at: number | undefined
+}
+
+const timeOf = ({ bytes }: PlacedLine) => Date.parse((scan(bytes) as Scanned).envelope.timestamp)
+
+/** A line more was seen. Of the one before nothing is kept: where its bytes lay, others may lie soon. */
+function seeing(last: PlacedLine, isErased: boolean, before: Seen | undefined): Seen {
+  if (!isErased) return { last, isErased, at: undefined }
+  return { last, isErased, at: before && !before.isErased ? timeOf(before.last) : before?.at }
 }
 
 /** Where a log ends, of which this was seen after what was known before. */
-function endOf({ last, whole }: Seen, before: End | undefined): End {
-  const at = whole ? Date.parse((scan(whole.bytes) as Scanned).envelope.timestamp) : (before?.at ?? 0)
-  if (whole === last) return { seq: (scan(last.bytes) as Scanned).envelope.seq, hash: hashIn(last.bytes), size: last.end, at }
-  const { seq, hash } = parseLine(last.bytes) as Erased
-  return { seq, hash, size: last.end, at }
+function endOf({ last, isErased, at }: Seen, before: End | undefined): End {
+  const { end: size, bytes } = last
+  if (!isErased) return { seq: (scan(bytes) as Scanned).envelope.seq, hash: hashIn(bytes), size, at: timeOf(last) }
+  const { seq, hash } = parseLine(bytes) as Erased
+  return { seq, hash, size, at: at ?? before?.at ?? 0 }
 }
 
 /**
@@ -92,7 +102,7 @@ function foldWithin(folding: Folding, log: string, span: Span, told: () => void 
       if (skimmed?.command_id !== before) views.name(skimmed?.command_id, log, line.offset)
       // Most records change no row: their data need not be parsed.
       if (!skimmed || views.folds(skimmed.type)) foldLine(views, events, line)
-      seen = { last: line, whole: skimmed ? line : seen?.whole }
+      seen = seeing(line, skimmed === undefined, seen)
       told()
     }
     const end = head()
@@ -268,7 +278,7 @@ function followSome(views: Views, events: Events, lines: readonly JournalLine[],
     // Of a line that was folded already, the end of its log and its name may not be in their tables.
     views.name(skimmed?.command_id, log, offset)
     if (own > lsn && (!skimmed || views.folds(skimmed.type))) foldLine(views, events, line)
-    seen.set(log, { last: line, whole: skimmed ? line : seen.get(log)?.whole })
+    seen.set(log, seeing(line, skimmed === undefined, seen.get(log)))
   }
   let latest = 0
   for (const [log, own] of seen) {
@@ -321,61 +331,6 @@ export async function takingTurns<P, R>(work: Generator<P, R>, tell: (progress: 
     if (step.done) return step.value
     tell(step.value)
     await rest()
-  }
-}
-
-/**
- * Views that were filled beside the live ones, and take their place between two batches: what grew since the filling is folded
- * first, then one rename decides. Where that contradicts them, the live ones stay: a log that lost its end since, as where its file is
- * lost, would else keep a newer one out of the views.
- */
-export class Fresh implements Successor {
-  readonly #views: Views
-  readonly #gathered: Gathered
-  readonly #log: Log
-  /** Those whose place they have taken. */
-  #replaced: Views | undefined
-
-  constructor(views: Views, gathered: Gathered, log: Log) {
-    this.#views = views
-    this.#gathered = gathered
-    this.#log = log
-  }
-
-  catchUp(grown: Grown, mark: Mark): boolean {
-    this.#views.begin()
-    if (!this.#add(grown)) return false
-    this.#views.commit(mark)
-    return true
-  }
-
-  succeed(live: Views, grown: Grown, mark: Mark): Views {
-    this.#log.assertOurs()
-    this.#views.begin()
-    if (!this.#add(grown)) return live
-    this.#views.complete(mark)
-    put(live.file, this.#views.file)
-    this.#replaced = live
-    return reopen(live.file, this.#gathered)
-  }
-
-  /** Afterwards, when nobody waits. */
-  close(): void {
-    this.#views.close()
-    if (!this.#replaced) return
-    this.#replaced.leave()
-    settle(this.#replaced.file)
-  }
-
-  #add({ ends, others }: Grown): boolean {
-    const short: string[] = []
-    for (const [log, { from, end }] of ends) {
-      // What could not be folded to there has no other end, whatever follows.
-      if (this.#views.damaged.has(log)) continue
-      if ((this.#views.head(log)?.size ?? 0) >= from) this.#views.putHead(log, end)
-      else short.push(log)
-    }
-    return [...short, ...others].every((log) => catchUp(this.#views, this.#gathered.events, this.#log, log))
   }
 }
 

@@ -183,9 +183,12 @@ export class Lines {
   /** Where in the chunk the next line begins. */
   #at = 0
   #more = true
-  readonly #room: Buffer | undefined
+  #room: Buffer | undefined
 
-  /** `room`: where what is read is put, if it is not too long. What has room for a whole chunk is filled again with each. */
+  /**
+   * `room`: where what is read is put, if it is not too long. What has room for a whole chunk is filled again with each; smaller room is used
+   * for the first alone, since whoever lent it may have it back by the next.
+   */
   constructor(shelf: Shelf, log: string, from = 0, to = Number.POSITIVE_INFINITY, room?: Buffer) {
     this.#shelf = shelf
     this.#log = log
@@ -227,6 +230,7 @@ export class Lines {
     this.#chunk = this.#shelf.read(this.#log, this.end, most, this.#room)
     this.#at = 0
     this.#more = this.#chunk.length === most
+    if (this.#room && this.#room.length < CHUNK) this.#room = undefined
     return true
   }
 }

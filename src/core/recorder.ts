@@ -86,7 +86,7 @@ export class Recorder {
         this.#log.settle()
       },
       mark: () => this.#mark,
-      replace: (adopt) => this.#tending(() => this.#deciding.adopt(adopt(this.#mark, this.views))),
+      replace: (adopt) => this.#deciding.replace(this.#tending(() => adopt(this.views))),
     })
     const syncFailed = (error: Error, waiting: readonly Waiting[]) => this.#syncFailed(error, waiting)
     this.#syncing = new Syncing(parts.log, this.#queue, (batch) => this.#answer(batch), syncFailed)
@@ -299,7 +299,7 @@ export class Recorder {
       if (this.#closed || !this.#stalled) return // Where two things failed at a time, one attempt is enough.
       const views = await this.#parts.restore(distrust)
       this.#deciding.views.close()
-      this.#deciding.views = views
+      this.#deciding.replace(views)
       this.#stalled = undefined
       this.#parts.report('the views are back')
     }

@@ -331,12 +331,15 @@ export class Views {
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }
 
-  /** Ends what was begun: commits all of it up to the mark, makes it survive a power loss in the one file, and closes that. */
-  complete(mark: Mark): void {
+  /**
+   * Ends what was begun: commits all of it up to the mark, makes it survive a power loss in the one file, and closes that; returns whether
+   * it is all there, as it may not be where somebody else has it open.
+   */
+  complete(mark: Mark): boolean {
     this.#commitWithNames(mark)
-    const { log, checkpointed } = this.#writer.sql('PRAGMA wal_checkpoint(PASSIVE)').get() as Record<string, number>
-    if (log !== checkpointed) throw new Error('somebody reads the new views, and keeps them from being put in place')
+    const { busy, log = -1, checkpointed } = this.#writer.sql('PRAGMA wal_checkpoint(PASSIVE)').get() as Record<string, number>
     this.close()
+    return busy === 0 && log >= 0 && log === checkpointed
   }
 
   /** Is every named request that others know of known here, at the same place? */

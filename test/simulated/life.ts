@@ -3,8 +3,9 @@
 import type { Config } from '../../src/config.ts'
 import type { Command } from '../../src/core/command.ts'
 import { atRoute } from '../../src/core/feature.ts'
-import { catchUp, Fresh, fill, reopen, takingTurns } from '../../src/core/fold.ts'
+import { catchUp, fill, reopen, takingTurns } from '../../src/core/fold.ts'
 import { type Source, uuid } from '../../src/core/ids.ts'
+import { Replacement } from '../../src/core/replacement.ts'
 import { type Sessile, system } from '../../src/core/sessile.ts'
 import { Views } from '../../src/core/views.ts'
 import { features } from '../../src/features/index.ts'
@@ -250,7 +251,7 @@ export class Life {
     const { mark, grown } = await recorder.beside.goesOn(rebuild)
     for (const name of grown) catchUp(views, features.events, log, name)
     views.finish({ ...mark, timestamp: Math.max(mark.timestamp, latest) })
-    const successor = new Fresh(reopen(freshOf(live), gathered), gathered, log)
+    const successor = new Replacement(reopen(freshOf(live), gathered), gathered, log)
     await recorder.beside.ends(rebuild, successor).finally(() => successor.close())
   }
 }
