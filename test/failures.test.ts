@@ -20,6 +20,7 @@ import type { Command } from '../src/core/command.ts'
 import { fill, reopen, takingTurns } from '../src/core/fold.ts'
 import { SyncFailed } from '../src/core/log.ts'
 import { Replacement } from '../src/core/replacement.ts'
+import type { Sessile } from '../src/core/sessile.ts'
 import { system } from '../src/core/sessile.ts'
 import { openDatabase, Tables } from '../src/core/tables.ts'
 import { Views } from '../src/core/views.ts'
@@ -656,6 +657,17 @@ const ends = (home: string, rebuild: string) => {
 const secondLine = (bytes: Buffer) => bytes.indexOf(10, bytes.indexOf(10) + 1) + 1
 
 describe('rebuilds beside the living', () => {
+  /** A rebuild that has filled its views, and may end. */
+  async function filledBeside({ recorder, log, gathered }: Sessile): Promise<{ rebuild: string; file: string }> {
+    const { rebuild } = await recorder.beside.begins()
+    const file = freshOf(recorder.views.file)
+    const views = Views.create(file, features)
+    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
+    const { mark } = await recorder.beside.goesOn(rebuild)
+    views.finish({ ...mark, timestamp: latest })
+    return { rebuild, file }
+  }
+
   it('each have a note of their own of what has grown; a check takes none away', async () => {
     const { sessile, admin, home } = await run()
     const { session_id } = (await admin.start()).body
@@ -749,13 +761,9 @@ describe('rebuilds beside the living', () => {
     const file = sessionFile(home, older)
     const bytes = readFileSync(file)
     truncateSync(file, bytes.indexOf(10) + 1)
-    const { rebuild } = await recorder.beside.begins()
-    const views = Views.create(freshOf(recorder.views.file), features)
-    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
-    const { mark } = await recorder.beside.goesOn(rebuild)
-    views.finish({ ...mark, timestamp: latest })
+    const { rebuild, file: fresh } = await filledBeside(sessile)
     const newer = (await admin.start()).body.session_id
-    const successor = new Replacement(reopen(freshOf(recorder.views.file), gathered), gathered, log)
+    const successor = new Replacement(reopen(fresh, gathered), gathered, log)
     await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
     successor.close()
     const states = async () =>
@@ -778,12 +786,7 @@ describe('rebuilds beside the living', () => {
     const { sessile, admin, home } = await run()
     const { recorder, log, gathered } = sessile
     const { session_id } = (await admin.start()).body
-    const { rebuild } = await recorder.beside.begins()
-    const file = freshOf(recorder.views.file)
-    const views = Views.create(file, features)
-    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
-    const { mark } = await recorder.beside.goesOn(rebuild)
-    views.finish({ ...mark, timestamp: latest })
+    const { rebuild, file } = await filledBeside(sessile)
     const stranger = openDatabase(file, { readonly: true })
     stranger.exec('BEGIN; SELECT * FROM meta')
     await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })
@@ -804,12 +807,7 @@ describe('rebuilds beside the living', () => {
     const { sessile, admin, home } = await run()
     const { recorder, log, gathered } = sessile
     const { session_id } = (await admin.start()).body
-    const { rebuild } = await recorder.beside.begins()
-    const file = freshOf(recorder.views.file)
-    const views = Views.create(file, features)
-    const { latest } = await takingTurns(fill(views, { events: gathered.events, shelf: log }))
-    const { mark } = await recorder.beside.goesOn(rebuild)
-    views.finish({ ...mark, timestamp: latest })
+    const { rebuild, file } = await filledBeside(sessile)
     const successor = new Replacement(reopen(file, gathered), gathered, log)
     const succeed = successor.succeed.bind(successor)
     successor.succeed = (live) => {
