@@ -34,7 +34,8 @@ beforeAll(async () => {
   needs('cc', 'apt-get install -y gcc libc6-dev')
   template = await begun()
   // The command line is translated once, and what that opens is none of the data.
-  expect(await cli(template.home, ['help'])).toMatchObject({ code: 0 })
+  for (const verb of ['help', 'serve', 'rebuild', 'verify', 'doctor', 'recover'])
+    expect(await cli(template.home, [verb, '--help'])).toMatchObject({ code: 0 })
   copyHome(template.home, join(folder, 'template'))
   return () => rmSync(folder, { recursive: true, force: true })
 })

@@ -1,7 +1,7 @@
 // What the process opens for writing, as the kernel sees it: nothing outside of its data directory. Needs strace.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -104,6 +104,12 @@ function manySessions(home: string): void {
   writeFileSync(file, Buffer.concat(lines))
 }
 
+/** Has each verb made, and kept, what it is started from: that happens once, and not in the data directory. */
+async function compiled(home: string): Promise<void> {
+  const verbs = readdirSync(new URL('../src/verbs/', import.meta.url)).map((file) => file.replace('.ts', ''))
+  for (const verb of [...verbs, 'help']) expect((await cli(home, [verb, '--help'])).code).toBe(0)
+}
+
 describe('no file outside of the data directory is opened for writing', () => {
   it('has strace to see it with', () => {
     expect(spawnSync('strace', ['-V']).error, 'strace is missing: apt-get install strace').toBeUndefined()
@@ -111,7 +117,7 @@ describe('no file outside of the data directory is opened for writing', () => {
 
   it('from a first start over records, reads and a rebuild to the end, and at the next start', async () => {
     const home = makeHome()
-    await cli(home, ['help']) // What is compiled once, is.
+    await compiled(home)
     const round = async (client: Client) => {
       const { session_id } = (await client.start()).body
       for (let i = 0; i < 50; i++) expect((await client.append(session_id, said(`word ${i}`))).status).toBe(201)
@@ -148,7 +154,7 @@ describe('no file outside of the data directory is opened for writing', () => {
 
   it('nor outside of the one folder that each tool for a bad day is there to write to', async () => {
     const home = makeHome()
-    await cli(home, ['help'])
+    await compiled(home)
     const place = makeHome()
     const [saved, crashed] = [join(place, 'saved'), join(place, 'crashed')]
     /** How many calls changed something in this folder; none may have changed anything elsewhere. */
