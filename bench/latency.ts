@@ -29,7 +29,7 @@ interface Disturbance {
 export async function question(effort: { rounds: number; seconds: number }): Promise<Row[]> {
   const { path, remove } = scratch()
   const full = effort.seconds > 1
-  // Six contenders over HTTP take their turns in three quarters of a minute only if each turn is short.
+  // Six contenders over HTTP take their turns in a minute only if each turn is short.
   const { rounds, seconds } = full ? effort : { ...effort, seconds: 0.5 }
   const [logs, each] = full ? [300, 10_000] : [50, 3000]
   const [echo, sessile] = [await echoServer(), await sessileServer(path)]

@@ -72,7 +72,7 @@ export async function serve(opening: Opening): Promise<Serving> {
     const ready = sessile
     // On a full disk they are made when there is room; until then nobody signs in who was not.
     await ready.vault.ready(ready.source.now()).catch(unless('not-recorded'))
-    const firstKey = await whenWell(ready, () => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
+    const firstKey = await whenWell(() => firstAdmin(ready, config.adminKey).catch(unlessDamaged(logger)))
     const stopChores = keepDoing(ready, logger)
     return { url, sessile, firstKey, stop: () => stop({ server, wires, door, sessile: ready, stopChores }) }
   } catch (error) {

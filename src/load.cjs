@@ -111,12 +111,14 @@ function keep(file, name, text, code) {
   const mask = isMainThread ? process.umask(0o022) : undefined
   try {
     mkdirSync(cache, { recursive: true })
-    const older = readdirSync(cache).filter((one) => one.startsWith(name) && /^[0-9a-f]{16}\./.test(one.slice(name.length)))
+    const ofAnother = (one) =>
+      one.startsWith(name) && /^[0-9a-f]{16}\./.test(one.slice(name.length)) && !join(cache, one).startsWith(file)
+    const older = readdirSync(cache).filter(ofAnother)
     for (const [ending, bytes] of Object.entries(parts)) {
       writeFileSync(`${file}.${process.pid}`, bytes)
       renameSync(`${file}.${process.pid}`, file + ending)
     }
-    for (const one of older) if (!join(cache, one).startsWith(file)) rmSync(join(cache, one), { force: true })
+    for (const one of older) rmSync(join(cache, one), { force: true })
   } catch {
     if (existsSync(`${file}.${process.pid}`)) rmSync(`${file}.${process.pid}`)
   }

@@ -80,7 +80,7 @@ export async function openRecorder(
   const vault = secretsOf(config)
   const sessile = new Sessile({ recorder, log, gathered, settings: config.settings, source: timed, vault })
   // What fell due while nobody was running is done before anybody is let in.
-  await whenWell(sessile, () => sessile.doChores())
+  await whenWell(() => sessile.doChores())
   return sessile
 }
 
@@ -99,7 +99,7 @@ const endProcess = (logger?: Logger) => (error: Error) => {
 }
 
 /** Views that turn out to be damaged at the start are rebuilt; what needed them waits for that. */
-export async function whenWell<T>(_sessile: Sessile, job: () => Promise<T>): Promise<T> {
+export async function whenWell<T>(job: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await job()
