@@ -18,6 +18,8 @@ const STEP = 0.05
 const LEAST_MS = 0.1
 /** And it ends before all who wait are decided at once: nothing would be left to decide during their sync. Syncs can be shared. */
 const MOST_MS = 1
+/** But where a turn of everything else takes longer than that. */
+const LONGEST_MS = 4
 /** So few wait for the sync that is under way rather than be written by themselves. */
 const FEW = 3
 /** A sync that takes no longer keeps nobody waiting who might come meanwhile: whatever else goes on takes as long a turn. */
@@ -43,6 +45,8 @@ export class Syncing {
   #enough: (() => void) | undefined
   /** Is that made here, and over before anything else can be done? */
   #isHere = false
+  /** When a batch was last written. */
+  #added = 0
   /** How long a sync takes, in milliseconds: the median, since a slow one now and then says nothing of the next. Long, till that is known. */
   #takes = 2 * QUICK_MS
 
@@ -56,10 +60,12 @@ export class Syncing {
   /**
    * For how long commands should be decided before what they made is written, in milliseconds: about as long as a sync takes.
    * The end of a sync is seen only when a slice ends, so what was measured is up to one slice too long: half of it. What takes long
-   * may be the sealing of what a long slice has made: that must make no slice longer.
+   * may be the sealing of what a long slice has made: that must make no slice longer. But where all else has taken long since the last
+   * one, more have come than a short one decides.
    */
   get slice(): number {
-    return Math.min(MOST_MS, this.#takes / 2)
+    const sinceLast = performance.now() - this.#added
+    return Math.max(Math.min(MOST_MS, this.#takes / 2), Math.min(LONGEST_MS, sinceLast / 2))
   }
 
   /** Is there hardly anything to do but to wait for a sync that others make? */
@@ -90,6 +96,7 @@ export class Syncing {
   }
 
   add(batch: Batch): void {
+    this.#added = performance.now()
     if (batch.lines.length === 0 && !this.underWay) this.#answer(batch)
     else {
       this.waiting += batch.waiting.length
