@@ -170,9 +170,8 @@ const operations: DoorParts['operate'] = {
     const successor = new Replacement(fresh, gathered, log)
     try {
       await recorder.beside.ends(rebuild, successor)
-      await turn()
     } finally {
-      successor.close()
+      await successor.close()
     }
     return { rebuilt: true }
   },

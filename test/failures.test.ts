@@ -15,10 +15,11 @@ import {
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { askHolder, holder } from '../src/cli/reach.ts'
+import type { Grown } from '../src/core/beside.ts'
 import { bounds } from '../src/core/bounds.ts'
 import type { Command } from '../src/core/command.ts'
 import { fill, reopen, takingTurns } from '../src/core/fold.ts'
-import { SyncFailed } from '../src/core/log.ts'
+import { type Line, SyncFailed } from '../src/core/log.ts'
 import { Replacement } from '../src/core/replacement.ts'
 import type { Sessile } from '../src/core/sessile.ts'
 import { system } from '../src/core/sessile.ts'
@@ -679,7 +680,7 @@ describe('rebuilds beside the living', () => {
     expect((await sessile.recorder.beside.goesOn(rebuild)).grown).toEqual([])
     const second = await sessile.recorder.beside.begins()
     await expect(sessile.recorder.beside.goesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
-    const successor = { catchUp: vi.fn(), complete: vi.fn(), succeed: vi.fn() }
+    const successor = { catchUp: vi.fn(), approach: vi.fn(), complete: vi.fn(), succeed: vi.fn() }
     await expect(sessile.recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
     for (const step of Object.values(successor)) expect(step).not.toHaveBeenCalled()
     expect((await sessile.recorder.beside.goesOn(second.rebuild)).grown).toEqual([])
@@ -765,7 +766,7 @@ describe('rebuilds beside the living', () => {
     const newer = (await admin.start()).body.session_id
     const successor = new Replacement(reopen(fresh, gathered), gathered, log)
     await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
-    successor.close()
+    await successor.close()
     const states = async () =>
       (await admin.get('/api/v1/sessions')).body.sessions.map(({ session_id, status }: { session_id: string; status: string }) => [
         session_id,
@@ -795,7 +796,7 @@ describe('rebuilds beside the living', () => {
     const live = recorder.views
     await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'no-rebuild' })
     expect([recorder.views, recorder.stalled]).toEqual([live, undefined])
-    successor.close()
+    await successor.close()
     stranger.close()
     expect((await admin.get('/api/v1/sessions')).body.sessions).toMatchObject([{ session_id, status: 'closed' }])
     expect((await admin.append(session_id, said('one'), { 'idempotency-key': 'one' })).body.seq).toBe(2)
@@ -816,7 +817,7 @@ describe('rebuilds beside the living', () => {
     }
     expect((await admin.end({ session_id })).status).toBe(200)
     await expect(recorder.beside.ends(rebuild, successor)).rejects.toMatchObject({ reason: 'not-recorded' })
-    successor.close()
+    await successor.close()
     await vi.waitFor(() => expect(recorder.stalled).toBeUndefined(), 10_000)
     expect((await admin.get('/api/v1/sessions')).body.sessions).toMatchObject([{ session_id, status: 'closed' }])
     expect((await admin.start()).status).toBe(201)
@@ -831,6 +832,7 @@ describe('rebuilds beside the living', () => {
       catchUp: () => {
         throw new Error('there is no room')
       },
+      approach: () => true,
       complete: vi.fn(),
       succeed: vi.fn(),
     }
@@ -840,6 +842,32 @@ describe('rebuilds beside the living', () => {
     await expect(beside.ends(rebuild, { ...failing, catchUp: () => true })).rejects.toMatchObject({ reason: 'no-rebuild' })
     expect(failing.succeed).not.toHaveBeenCalled()
     expect(sessile.recorder.views).toBe(views)
+  })
+
+  it('are handed what has grown some at a time, and what grows meanwhile in the end', async () => {
+    const { sessile, admin } = await run()
+    const { beside } = sessile.recorder
+    const users = ['ada', 'bo', 'cy']
+    const logs = await Promise.all(
+      users.map(async (user_id) => `users/${user_id}/sessions/${(await admin.start({ user_id })).body.session_id}`),
+    )
+    const { rebuild } = await beside.begins()
+    const grow = (log: string) => beside.grew([{ log, offset: 0, plain: false } as Line])
+    for (const log of logs) grow(log)
+    const handed: string[][] = []
+    const take = ({ ends, others }: Grown) => handed.push([...ends.keys(), ...others]) > 0
+    const catchUp = (grown: Grown) => {
+      grow(logs[0] as string)
+      return take(grown)
+    }
+    const { endsInTurn } = bounds
+    bounds.endsInTurn = 2
+    try {
+      await beside.ends(rebuild, { catchUp, approach: () => true, complete: take, succeed: () => sessile.recorder.views })
+    } finally {
+      bounds.endsInTurn = endsInTurn
+    }
+    expect(handed).toEqual([logs.slice(0, 2), [logs[2], logs[0]], [logs[0]]])
   })
 
   it('forget nothing that has grown where a step of theirs fails', async () => {

@@ -4,6 +4,7 @@ import { bounds } from './bounds.ts'
 import { Refusal } from './errors.ts'
 import type { End } from './heads.ts'
 import type { Line } from './log.ts'
+import { breath } from './turn.ts'
 import type { Mark, Views } from './views.ts'
 
 /** A rebuild that was cut off must not be remembered for ever. */
@@ -31,6 +32,8 @@ interface Recording {
 export interface Successor {
   /** Adds what has grown; false where that contradicts what is there. */
   catchUp(grown: Grown, mark: Mark): boolean
+  /** Brings what was added to where nothing is left to do for it; false where it cannot. */
+  approach(): boolean
   /** The same for the last time: all of it is durable, and nobody has it open. */
   complete(grown: Grown, mark: Mark): boolean
   /** Puts them in the place of the live ones, and opens them. */
@@ -90,24 +93,28 @@ export class Beside {
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
   async ends(token: string, successor: Successor): Promise<void> {
-    // Most of it before: there is little left then for the moment in which everybody waits.
-    await this.#recording.between(() => {
-      this.mustBe(token)
-      this.#mustAgree(() => successor.catchUp(this.#taken(), this.#recording.mark()))
-    })
-    await this.#recording.between(() => {
-      this.mustBe(token)
-      this.#mustAgree(() => successor.complete(this.#taken(), this.#recording.mark()))
+    const step = (work: () => boolean) => this.#mustAgree(token, work)
+    const { between, mark, replace } = this.#recording
+    // Most of it before, some at a time: there is little left then for the moment in which everybody waits.
+    for (let left = this.#grown.size; left > 0; left -= bounds.endsInTurn) {
+      await between(() => step(() => successor.catchUp(this.#taken(bounds.endsInTurn), mark())))
+      await breath()
+    }
+    step(() => successor.approach())
+    await breath()
+    await between(() => {
+      step(() => successor.complete(this.#taken(), mark()))
       this.#forget()
-      this.#recording.replace((live) => successor.succeed(live))
+      replace((live) => successor.succeed(live))
     })
   }
 
   /** A rebuild of which a step fails is forgotten: it has been told what had grown, and nobody knows what became of that. */
-  #mustAgree(step: () => boolean): void {
+  #mustAgree(token: string, work: () => boolean): void {
+    this.mustBe(token)
     let agrees = false
     try {
-      agrees = step()
+      agrees = work()
     } finally {
       if (!agrees) this.#forget()
     }
@@ -119,15 +126,16 @@ export class Beside {
     )
   }
 
-  /** What has grown since this was last asked for. */
-  #taken(): Grown {
+  /** Of the logs that have grown so many, or all: they are not taken again unless they grow. */
+  #taken(most = Number.POSITIVE_INFINITY): Grown {
     const grown: Grown = { ends: new Map(), others: [] }
     for (const [log, from] of this.#grown) {
+      if (grown.ends.size + grown.others.length >= most) break
+      this.#grown.delete(log)
       const end = from === FOLD ? undefined : this.#recording.endOf(log)
       if (end) grown.ends.set(log, { from, end })
       else grown.others.push(log)
     }
-    this.#grown = new Map()
     return grown
   }
 

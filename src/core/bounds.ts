@@ -16,6 +16,8 @@ export const bounds = {
   rowsOwed: 1024,
   /** Ends of logs that a rebuild need not ask for: the recorder puts so many into the new views within a few milliseconds. */
   endsAtOnce: 2000,
+  /** And so many at a time. */
+  endsInTurn: 64,
   /** Logs whose ends are known without asking. */
   knownHeads: 32_768,
   /** This many runs of about the same size are merged into one; smaller ones count as being of this size. */

@@ -6,6 +6,7 @@ import type { Gathered } from './feature.ts'
 import { catchUp, reopen } from './fold.ts'
 import type { Log } from './log.ts'
 import { put, settle } from './place.ts'
+import { breath } from './turn.ts'
 import type { Mark, Views } from './views.ts'
 
 /**
@@ -33,6 +34,11 @@ export class Replacement implements Successor {
     return true
   }
 
+  approach(): boolean {
+    this.#views.checkpoint()
+    return true
+  }
+
   complete(grown: Grown, mark: Mark): boolean {
     this.#log.assertOurs()
     this.#views.begin()
@@ -47,17 +53,18 @@ export class Replacement implements Successor {
       put(live.file, this.#views.file)
     } catch (error) {
       // What lay beside the live ones may be gone: nobody goes on with them as they are.
-      live.leave()
+      for (const _ of live.leave());
       throw error
     }
     return reopen(live.file, this.#gathered)
   }
 
-  /** Afterwards, when nobody waits. */
-  close(): void {
+  /** Afterwards, step by step: nobody waits for it. */
+  async close(): Promise<void> {
     this.#views.close()
     if (!this.#replaced) return
-    this.#replaced.leave()
+    await breath()
+    for (const _ of this.#replaced.leave()) await breath()
     settle(this.#replaced.file)
   }
 

@@ -26,6 +26,11 @@ const BURST_MS = 1
 /** Nothing is done for a moment, so that there is a processor for whoever needs one. */
 export const pause = () => new Promise<void>((resolve) => setTimeout(resolve, BURST_MS))
 
+const BREATH_MS = 5
+
+/** For whoever holds others up again and again, each time for a moment: time for them to catch up in between. */
+export const breath = () => new Promise<void>((resolve) => setTimeout(resolve, BREATH_MS))
+
 /** For a process that works beside another: half of the time nobody has to wait for a processor that it holds. */
 export function resting(): () => Promise<void> {
   let until = performance.now() + BURST_MS

@@ -337,9 +337,14 @@ export class Views {
    */
   complete(mark: Mark): boolean {
     this.#commitWithNames(mark)
-    const { busy, log = -1, checkpointed } = this.#writer.sql('PRAGMA wal_checkpoint(PASSIVE)').get() as Record<string, number>
+    const { busy, log = -1, checkpointed } = this.checkpoint()
     this.close()
     return busy === 0 && log >= 0 && log === checkpointed
+  }
+
+  /** Brings what was committed into the one file; tells how much of it there was, and how much is there. */
+  checkpoint(): Record<string, number> {
+    return this.#writer.sql('PRAGMA wal_checkpoint(PASSIVE)').get() as Record<string, number>
   }
 
   /** Is every named request that others know of known here, at the same place? */
@@ -354,11 +359,11 @@ export class Views {
 
   /**
    * Closes views whose place others have taken. The one that may write goes first: whoever is the last to go, and may, brings what
-   * lies beside the file into it, and removes what bears that name.
+   * lies beside the file into it, and removes what bears that name. Each step takes a moment.
    */
-  leave(): void {
-    this.#writer.close()
-    this.#reader?.close()
+  *leave(): Generator {
+    yield this.#writer.close()
+    yield this.#reader?.close()
   }
 
   close(): void {

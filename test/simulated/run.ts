@@ -49,6 +49,7 @@ const small: typeof bounds = {
   rowsAtLeast: 2,
   rowsOwed: 5,
   endsAtOnce: 2,
+  endsInTurn: 1,
   knownHeads: 4,
   mergedRuns: 2,
   smallestRun: 3,
