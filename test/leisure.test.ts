@@ -198,6 +198,32 @@ describe('a recorder that waits for a sync', () => {
   })
 })
 
+describe('of those who wait to be decided', () => {
+  it('half are, where they are many: the others while the first wait for their sync', async () => {
+    let over = () => {}
+    const sync = () =>
+      new Promise<void>((done) => {
+        over = done
+      })
+    const log = { durable: 0, sync } as unknown as Log
+    const queue = { length: 0 }
+    const syncing = new Syncing(
+      log,
+      queue,
+      () => {},
+      () => {},
+    )
+    const portions = [1, 15, 16, 63, 2000, 5000].map((length) => Object.assign(queue, { length }) && syncing.portion)
+    expect(portions).toEqual([1, 15, 8, 32, 1000, bounds.batch])
+    queue.length = 63
+    syncing.add({ waiting: [{} as Waiting], lines: [{} as Line], lsn: 1 })
+    expect(syncing.portion).toBe(63)
+    over()
+    await syncing.underWay
+    expect(syncing.portion).toBe(32)
+  })
+})
+
 describe('a sync that the recorder makes itself', () => {
   it('leaves it no time: when it is over, the answer is next', async () => {
     const seen = new Map<boolean, boolean>()

@@ -12,7 +12,6 @@
 import { tryAgain } from './again.ts'
 import { answer, prepare } from './answering.ts'
 import { Beside } from './beside.ts'
-import { bounds } from './bounds.ts'
 import type { Command } from './command.ts'
 import { Deciding, type Parts } from './deciding.ts'
 import { notRecorded, outcomeUnknown, Refusal } from './errors.ts'
@@ -208,6 +207,7 @@ export class Recorder {
       }
       this.#deciding.views.savepoint('batch')
       let bytes = 0
+      const most = this.#syncing.portion
       const until = performance.now() + this.#syncing.slice
       do {
         const waiting = this.#queue[batch.length] as Waiting
@@ -216,7 +216,7 @@ export class Recorder {
         this.#deciding.take(waiting, lines)
         if (lines.length > first && waiting.command !== this.#parts.gathered.trail) this.#awaited = true
         for (let i = first; i < lines.length; i++) bytes += lines[i]?.length ?? 0
-      } while (batch.length < Math.min(this.#queue.length, bounds.batch) && bytes < MOST_BYTES && performance.now() < until)
+      } while (batch.length < most && bytes < MOST_BYTES && performance.now() < until)
       this.#queue.splice(0, batch.length)
     } catch (error) {
       this.#queue.splice(0, batch.length)

@@ -2,6 +2,7 @@
 // batch is decided and written, so that neither the disk nor the recorder waits for the other; what was written
 // meanwhile shares the next sync. Batches are answered in the order in which they were written.
 
+import { bounds } from './bounds.ts'
 import { type Line, type Log, NotWritten } from './log.ts'
 import type { Waiting } from './waiting.ts'
 
@@ -22,6 +23,8 @@ const MOST_MS = 1
 const LONGEST_MS = 4
 /** So few wait for the sync that is under way rather than be written by themselves. */
 const FEW = 3
+/** Of so many who wait for the first sync, half are worth one of their own. */
+const MANY = 16
 /** A sync that takes no longer keeps nobody waiting who might come meanwhile: whatever else goes on takes as long a turn. */
 const QUICK_MS = 1
 
@@ -66,6 +69,16 @@ export class Syncing {
   get slice(): number {
     const sinceLast = performance.now() - this.#added
     return Math.max(Math.min(MOST_MS, this.#takes / 2), Math.min(LONGEST_MS, sinceLast / 2))
+  }
+
+  /**
+   * How many of those who wait should be decided before what they made is written. Of many half, where no sync is under way: the others
+   * are decided during theirs. Those who ask again as soon as they are answered would else all come together each time, and what
+   * decides and what syncs wait for each other in turn.
+   */
+  get portion(): number {
+    const { length } = this.#queue
+    return Math.min(bounds.batch, this.underWay || length < MANY ? length : Math.ceil(length / 2))
   }
 
   /** Is there hardly anything to do but to wait for a sync that others make? */
