@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { bounds } from '../src/core/bounds.ts'
 import { Leisure } from '../src/core/leisure.ts'
 import type { Line, Log } from '../src/core/log.ts'
+import { Steps } from '../src/core/steps.ts'
 import { Syncing } from '../src/core/syncing.ts'
 import { Trailing } from '../src/core/trailing.ts'
 import { turn } from '../src/core/turn.ts'
@@ -195,6 +196,27 @@ describe('a recorder that waits for a sync', () => {
     expect(copySome).toHaveReturnedWith(true)
     release()
     expect((await Promise.all(all)).map(({ status }) => status)).toEqual(Array(9).fill(201))
+  })
+})
+
+describe('before all is settled', () => {
+  it.each([
+    ['as long as that becomes less', [400, 100, 40, 5, 3], 4],
+    ['and no longer', [400, 350, 20], 2],
+    ['once, where little has', [15, 0], 1],
+  ] as const)('what has been recorded meanwhile is brought to its place, %s', async (_, grown, rounds) => {
+    let round = 0
+    const log = { lsn: 0, settling: () => Array.from({ length: grown[round++] as number }) } as unknown as Log
+    const steps = new Steps({
+      log,
+      between: async (job) => job(),
+      trail: () => true,
+      harden: () => {},
+      die: () => {},
+      report: () => {},
+    })
+    await steps.approach()
+    expect(round).toBe(rounds)
   })
 })
 

@@ -4,7 +4,10 @@
 import { type Log, type Report, SyncFailed } from './log.ts'
 import { pacer, turn } from './turn.ts'
 
-const SLICE_MS = 0.25
+/** So few that have grown are settled in half a millisecond. */
+const FEW_LOGS = 16
+/** So large a share of as many as the time before. */
+const HARDLY_FEWER = 0.75
 const PAUSE_MS = 1
 const AGAIN_MS = 100
 
@@ -78,14 +81,21 @@ export class Steps {
   }
 
   /**
-   * Brings nearly everything to where another process finds it, so that there is little left to settle. Where that cannot be done
-   * now, whoever settles the rest finds it out, and says so.
+   * Brings nearly everything to where another process finds it, so that there is little left to settle: again what has been recorded
+   * meanwhile, as long as that becomes less. Where it cannot be done now, whoever settles the rest finds it out, and says so.
    */
   async approach(): Promise<void> {
     try {
       await this.#trail()
-      const pace = pacer(SLICE_MS)
-      for (const _ of this.#recording.log.settling()) await pace()
+      const pace = pacer()
+      for (let [before, logs] = [Number.POSITIVE_INFINITY, 0]; ; before = logs) {
+        logs = 0
+        for (const _ of this.#recording.log.settling()) {
+          logs++
+          await pace()
+        }
+        if (logs < FEW_LOGS || logs > HARDLY_FEWER * before) break
+      }
     } catch {}
   }
 
