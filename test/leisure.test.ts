@@ -199,6 +199,28 @@ describe('a recorder that waits for a sync', () => {
   })
 })
 
+describe('what has queued', () => {
+  afterEach(() => void vi.restoreAllMocks())
+
+  it('is decided for half as long as everything else has just taken, where that is longer, and no longer than four milliseconds', () => {
+    let now = performance.now()
+    vi.spyOn(performance, 'now').mockImplementation(() => now)
+    const log = { durable: 0, sync: () => new Promise<void>(() => {}) } as unknown as Log
+    const syncing = new Syncing(
+      log,
+      [],
+      () => {},
+      () => {},
+    )
+    syncing.add({ waiting: [{} as Waiting], lines: [{} as Line], lsn: 1 })
+    const slices = [0, 1, 5, 24].map((later) => {
+      now += later
+      return syncing.slice
+    })
+    expect(slices).toEqual([1, 1, 3, 4])
+  })
+})
+
 describe('before all is settled', () => {
   it.each([
     ['as long as that becomes less', [400, 100, 40, 5, 3], 4],
