@@ -832,7 +832,7 @@ describe('rebuilds beside the living', () => {
       catchUp: () => {
         throw new Error('there is no room')
       },
-      approach: () => true,
+      approach: vi.fn(),
       complete: vi.fn(),
       succeed: vi.fn(),
     }
@@ -863,7 +863,7 @@ describe('rebuilds beside the living', () => {
     const { endsInTurn } = bounds
     bounds.endsInTurn = 2
     try {
-      await beside.ends(rebuild, { catchUp, approach: () => true, complete: take, succeed: () => sessile.recorder.views })
+      await beside.ends(rebuild, { catchUp, approach: () => {}, complete: take, succeed: () => sessile.recorder.views })
     } finally {
       bounds.endsInTurn = endsInTurn
     }

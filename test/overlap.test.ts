@@ -84,7 +84,7 @@ describe('a named request', () => {
     views.finish({ journal: log.journal, lsn: log.lsn, timestamp: 0 })
     const successor = new Replacement(reopen(fresh, features), features, log)
     await recorder.beside.ends(rebuild, successor)
-    successor.close()
+    await successor.close()
     expect((await running.admin.append(session_id, two, named)).body).toEqual(first.body)
     await sameRows(running)
   })

@@ -32,8 +32,8 @@ interface Recording {
 export interface Successor {
   /** Adds what has grown; false where that contradicts what is there. */
   catchUp(grown: Grown, mark: Mark): boolean
-  /** Brings what was added to where nothing is left to do for it; false where it cannot. */
-  approach(): boolean
+  /** Brings what was added to where nothing is left to do for it. */
+  approach(): void
   /** The same for the last time: all of it is durable, and nobody has it open. */
   complete(grown: Grown, mark: Mark): boolean
   /** Puts them in the place of the live ones, and opens them. */
@@ -100,7 +100,10 @@ export class Beside {
       await between(() => step(() => successor.catchUp(this.#taken(bounds.endsInTurn), mark())))
       await breath()
     }
-    step(() => successor.approach())
+    step(() => {
+      successor.approach()
+      return true
+    })
     await breath()
     await between(() => {
       step(() => successor.complete(this.#taken(), mark()))

@@ -34,9 +34,8 @@ export class Replacement implements Successor {
     return true
   }
 
-  approach(): boolean {
+  approach(): void {
     this.#views.checkpoint()
-    return true
   }
 
   complete(grown: Grown, mark: Mark): boolean {

@@ -2,13 +2,10 @@
 // to the views. It is done in steps, between which recording goes on.
 
 import { type Log, type Report, SyncFailed } from './log.ts'
-import { pacer, turn } from './turn.ts'
+import { dwindling, pacer, pause, turn } from './turn.ts'
 
 /** So few that have grown are settled in half a millisecond. */
-const FEW_LOGS = 16
-/** So large a share of as many as the time before. */
-const HARDLY_FEWER = 0.75
-const PAUSE_MS = 1
+const FEW_LOGS = 15
 const AGAIN_MS = 100
 
 /** What it needs of the recorder. */
@@ -42,7 +39,7 @@ export class Steps {
 
   /** Others get their turn, and a checkpoint that holds everything up as much time as there is. */
   turn(): Promise<void> {
-    return this.holdsUp ? new Promise((resolve) => setTimeout(resolve, PAUSE_MS)) : turn()
+    return this.holdsUp ? pause() : turn()
   }
 
   /** All there is by now, and not only what there was when one began that is under way. */
@@ -88,14 +85,15 @@ export class Steps {
     try {
       await this.#trail()
       const pace = pacer()
-      for (let [before, logs] = [Number.POSITIVE_INFINITY, 0]; ; before = logs) {
+      const again = dwindling(FEW_LOGS)
+      let logs: number
+      do {
         logs = 0
         for (const _ of this.#recording.log.settling()) {
           logs++
           await pace()
         }
-        if (logs < FEW_LOGS || logs > HARDLY_FEWER * before) break
-      }
+      } while (again(logs))
     } catch {}
   }
 

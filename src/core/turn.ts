@@ -24,12 +24,27 @@ export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {
 const BURST_MS = 1
 
 /** Nothing is done for a moment, so that there is a processor for whoever needs one. */
-export const pause = () => new Promise<void>((resolve) => setTimeout(resolve, BURST_MS))
+export const pause = () => after(BURST_MS)
 
 const BREATH_MS = 5
 
 /** For whoever holds others up again and again, each time for a moment: time for them to catch up in between. */
-export const breath = () => new Promise<void>((resolve) => setTimeout(resolve, BREATH_MS))
+export const breath = () => after(BREATH_MS)
+
+const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+/** So large a share of as many as the time before. */
+const HARDLY_FEWER = 0.75
+
+/** For work that grows while it is done: is it worth going over again, as long as so many are left and they become fewer each time? */
+export function dwindling(few: number): (left: number) => boolean {
+  let before = Number.POSITIVE_INFINITY
+  return (left) => {
+    const again = left > few && left <= HARDLY_FEWER * before
+    before = left
+    return again
+  }
+}
 
 /** For a process that works beside another: half of the time nobody has to wait for a processor that it holds. */
 export function resting(): () => Promise<void> {

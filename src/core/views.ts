@@ -327,7 +327,7 @@ export class Views {
     this.#writer.db.exec('PRAGMA synchronous = FULL')
     this.begin()
     this.#commitWithNames(mark)
-    this.#writer.db.exec('PRAGMA wal_checkpoint(PASSIVE)')
+    this.checkpoint()
     this.#writer.db.exec('PRAGMA synchronous = NORMAL')
   }
 

@@ -11,7 +11,7 @@ import { linesOf, type Shelf } from '../core/log.ts'
 import { replace } from '../core/place.ts'
 import { scan } from '../core/record.ts'
 import { Tables } from '../core/tables.ts'
-import { resting } from '../core/turn.ts'
+import { dwindling, resting } from '../core/turn.ts'
 import { type Mark, markOf, Views } from '../core/views.ts'
 import { features } from '../features/index.ts'
 import { Ahead } from '../log/ahead.ts'
@@ -49,8 +49,6 @@ interface Made extends Done {
 
 /** How many logs may still have grown when the recorder takes over: it folds those itself, between two batches. */
 const FEW = 50
-/** So large a share of as many as in the round before. */
-const HARDLY_FEWER = 0.75
 
 async function rebuild(config: Config): Promise<Done> {
   const live = projectionOf(config.home)
@@ -110,7 +108,7 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
   const { latest, ...done } = await filled(views, live, from, rest).finally(() => clearInterval(asking))
   await asked
   let step = await goesOn()
-  let before = Number.POSITIVE_INFINITY
+  const again = dwindling(FEW)
   for (;;) {
     for (const log of [...grown, ...step.grown]) {
       catchUp(views, features.events, shelf, log)
@@ -118,8 +116,7 @@ async function rebuildBeside(config: Config, live: string, running: Holder, with
     }
     grown.clear()
     // What grows from here on, the recorder folds itself. Where hardly fewer have grown than in the round before, it will stay at that.
-    if (step.grown.length <= FEW || step.grown.length > HARDLY_FEWER * before) break
-    before = step.grown.length
+    if (!again(step.grown.length)) break
     step = await goesOn()
   }
   views.finish({ ...step.mark, timestamp: Math.max(step.mark.timestamp, latest) })
