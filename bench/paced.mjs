@@ -65,7 +65,8 @@ function rest(socket) {
 }
 
 function sendDue() {
-  for (let due = dueAt(); due <= until && idle.length > 0 && due <= performance.now(); due = dueAt()) send(idle.pop(), due)
+  // In turn, the one that has rested longest first: the server closes what has had nothing to say for some seconds.
+  for (let due = dueAt(); due <= until && idle.length > 0 && due <= performance.now(); due = dueAt()) send(idle.shift(), due)
   if (idle.length === connections && dueAt() > until) finished()
 }
 
