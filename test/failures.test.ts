@@ -50,8 +50,11 @@ import {
   sessionFile,
 } from './harness.ts'
 
+const { endsInTurn } = bounds
+
 afterEach(() => {
   vi.restoreAllMocks()
+  bounds.endsInTurn = endsInTurn
 })
 
 /** The next statement that fits fails as SQLite would fail it: with its code, and with the transaction undone where it says so. */
@@ -844,6 +847,56 @@ describe('rebuilds beside the living', () => {
     expect(sessile.recorder.views).toBe(views)
   })
 
+  describe('with more that has grown than is handed over at a time', () => {
+    const users = ['ada', 'bo', 'cy', 'di']
+
+    /** A rebuild that may end, which takes several steps. */
+    async function manySteps({ sessile, admin }: Running) {
+      const ids: string[] = []
+      for (const user_id of users) ids.push((await admin.start({ user_id })).body.session_id)
+      const { rebuild, file } = await filledBeside(sessile)
+      const say = async () => {
+        const told: Json[] = []
+        for (const [i, id] of ids.entries())
+          told.push((await admin.append(id, said('one', { user_id: users[i] as string }), { 'idempotency-key': id })).body)
+        return told
+      }
+      bounds.endsInTurn = 1
+      const end = async () => {
+        const successor = new Replacement(reopen(file, features), features, sessile.log)
+        await sessile.recorder.beside.ends(rebuild, successor).finally(() => successor.close())
+      }
+      return { rebuild, say, end }
+    }
+
+    it('end once: who else would end one, or go on with it, is refused, and no name is lost', async () => {
+      const running = await run()
+      const { beside } = running.sessile.recorder
+      const { rebuild, say, end } = await manySteps(running)
+      const told = await say()
+      const ended = end()
+      await expect(end()).rejects.toMatchObject({ reason: 'no-rebuild' })
+      await expect(beside.goesOn(rebuild)).rejects.toMatchObject({ reason: 'no-rebuild' })
+      await ended
+      expect(await say()).toEqual(told)
+      expect(await cli(running.home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+    })
+
+    it('end no more when the recorder stops: the next one keeps the views that it has', async () => {
+      const running = await run()
+      const { say, end } = await manySteps(running)
+      await say()
+      const ended = expect(end()).rejects.toMatchObject({ reason: 'no-rebuild' })
+      await running.stop()
+      const { admin, home } = await run(running.home)
+      const { ino } = statSync(projectionOf(home))
+      await admin.start({ user_id: 'late' })
+      await ended
+      expect(statSync(projectionOf(home)).ino).toBe(ino)
+      expect(await cli(home, ['rebuild', '--check'])).toMatchObject({ code: 0 })
+    })
+  })
+
   it('are handed what has grown some at a time, and what grows meanwhile in the end', async () => {
     const { sessile, admin } = await run()
     const { beside } = sessile.recorder
@@ -860,13 +913,8 @@ describe('rebuilds beside the living', () => {
       grow(logs[0] as string)
       return take(grown)
     }
-    const { endsInTurn } = bounds
     bounds.endsInTurn = 2
-    try {
-      await beside.ends(rebuild, { catchUp, approach: () => {}, complete: take, succeed: () => sessile.recorder.views })
-    } finally {
-      bounds.endsInTurn = endsInTurn
-    }
+    await beside.ends(rebuild, { catchUp, approach: () => {}, complete: take, succeed: () => sessile.recorder.views })
     expect(handed).toEqual([logs.slice(0, 2), [logs[2], logs[0]], [logs[0]]])
   })
 

@@ -93,8 +93,12 @@ export class Beside {
 
   /** Brings fresh views up to date, between two batches, and puts them in the place of the live ones. */
   async ends(token: string, successor: Successor): Promise<void> {
-    const step = (work: () => boolean) => this.#mustAgree(token, work)
+    this.mustBe(token)
     const { between, mark, replace } = this.#recording
+    // What is taken is taken once: nobody else may go on with this rebuild, or end it, and only these steps know it from here on.
+    const ending = this.#recording.token()
+    this.#token = ending
+    const step = (work: () => boolean) => this.#mustAgree(ending, work)
     // Most of it before, some at a time: there is little left then for the moment in which everybody waits.
     for (let left = this.#grown.size; left > 0; left -= bounds.endsInTurn) {
       await between(() => step(() => successor.catchUp(this.#taken(bounds.endsInTurn), mark())))
@@ -107,7 +111,7 @@ export class Beside {
     await breath()
     await between(() => {
       step(() => successor.complete(this.#taken(), mark()))
-      this.#forget()
+      this.forget()
       replace((live) => successor.succeed(live))
     })
   }
@@ -119,7 +123,7 @@ export class Beside {
     try {
       agrees = work()
     } finally {
-      if (!agrees) this.#forget()
+      if (!agrees) this.forget()
     }
     if (agrees) return
     throw new Refusal(
@@ -144,7 +148,7 @@ export class Beside {
 
   grew(lines: readonly Line[]): void {
     if (this.#token === undefined) return
-    if (performance.now() - this.#asked > SILENT_MS) this.#forget()
+    if (performance.now() - this.#asked > SILENT_MS) this.forget()
     else for (const { log, offset, plain } of lines) this.#grown.set(log, plain ? (this.#grown.get(log) ?? offset) : FOLD)
   }
 
@@ -158,7 +162,11 @@ export class Beside {
   /** Refuses a rebuild that is not the one under way. */
   mustBe(token: string): void {
     if (token === this.#token) return
-    throw new Refusal('refused', 'no-rebuild', 'This rebuild is not under way: another has begun, or it was silent for too long.')
+    throw new Refusal(
+      'refused',
+      'no-rebuild',
+      'This rebuild is not under way: another has begun, it has ended, or it was silent for too long.',
+    )
   }
 
   #since(): string[] {
@@ -170,7 +178,8 @@ export class Beside {
     return told
   }
 
-  #forget(): void {
+  /** Whatever a rebuild asks from here on is refused: also the next step of one that is about to end. */
+  forget(): void {
     this.#token = undefined
     this.#grown = new Map()
   }

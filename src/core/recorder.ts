@@ -63,7 +63,7 @@ export class Recorder {
     this.#deciding = new Deciding(parts, parts.views)
     const failed = (error: unknown) => this.#viewsFailed(error, [])
     this.#leisure = new Leisure({ log: parts.log, trailing: () => this.#deciding.trailing, failed })
-    const between = <T>(job: () => Promise<T> | T) => this.between(job)
+    const { between } = this
     this.#steps = new Steps({
       log: parts.log,
       between,
@@ -119,12 +119,11 @@ export class Recorder {
   }
 
   /** Runs between two batches, when the views and the log agree. */
-  between<T>(job: () => Promise<T> | T): Promise<T> {
-    return new Promise((resolve, reject) => {
+  readonly between = <T>(job: () => Promise<T> | T): Promise<T> =>
+    new Promise((resolve, reject) => {
       this.#jobs.push(() => Promise.resolve().then(job).then(resolve, reject))
       this.#wake()
     })
-  }
 
   /** Resolves when readers see everything that has been acknowledged; the trail of other readers only where they ask for it. */
   async settled(trail = true): Promise<void> {
@@ -390,6 +389,7 @@ export class Recorder {
   /** Refuses new commands, answers those under way, makes everything durable. */
   async close(): Promise<void> {
     this.#closed = true
+    this.beside.forget()
     await this.#running
     clearTimeout(this.#timer)
     const failed = ({ message }: Error) => this.#parts.report('the last checkpoint failed; the journal is kept', { error: message })
