@@ -13,6 +13,7 @@ import { Recorder } from './core/recorder.ts'
 import { Schemas } from './core/schemas.ts'
 import { Sessile } from './core/sessile.ts'
 import { isFull } from './core/tables.ts'
+import { after } from './core/turn.ts'
 import { features } from './features/index.ts'
 import { type Disk, realDisk } from './log/disk.ts'
 import { TakenOver } from './log/fence.ts'
@@ -105,7 +106,7 @@ export async function whenWell<T>(job: () => Promise<T>): Promise<T> {
       return await job()
     } catch (error) {
       if (!(error instanceof Refusal) || error.kind !== 'unavailable') throw error
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      await after(50)
     }
   }
 }

@@ -8,6 +8,7 @@ import { type Fault, Refusal } from '../core/errors.ts'
 import { atRoute } from '../core/feature.ts'
 import { Listed, type Query } from '../core/query.ts'
 import { system } from '../core/sessile.ts'
+import { after } from '../core/turn.ts'
 import { features } from '../features/index.ts'
 import { Held, type Holder, holderOf, type InTheWay, inTheWay, isHeld } from '../log/lock.ts'
 import { journalOf, logsOf } from '../log/shelf.ts'
@@ -61,7 +62,7 @@ export async function hangingHolder(config: Config): Promise<InTheWay | undefine
       say(`Taking over from process ${running.pid}, which does not answer.`)
       return found
     }
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
+    await after(LOOK_AGAIN_MS)
   }
 }
 

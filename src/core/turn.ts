@@ -21,6 +21,9 @@ export function pacer(slice = SLICE_MS): () => Promise<void> | undefined {
   }
 }
 
+/** So many milliseconds from now. */
+export const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
 const BURST_MS = 1
 
 /** Nothing is done for a moment, so that there is a processor for whoever needs one. */
@@ -30,8 +33,6 @@ const BREATH_MS = 5
 
 /** For whoever holds others up again and again, each time for a moment: time for them to catch up in between. */
 export const breath = () => after(BREATH_MS)
-
-const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 /** So large a share of as many as the time before. */
 const HARDLY_FEWER = 0.75

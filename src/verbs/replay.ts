@@ -5,6 +5,7 @@ import { needData } from '../cli/reach.ts'
 import { exit, instant, Printout, text, Usage, type Verb } from '../cli/verb.ts'
 import { CHUNK, Lines } from '../core/log.ts'
 import { scan } from '../core/record.ts'
+import { after } from '../core/turn.ts'
 import { FileShelf } from '../log/shelf.ts'
 
 export const replayVerb: Verb = {
@@ -35,7 +36,7 @@ export const replayVerb: Verb = {
         if (at < from || (type !== undefined && own !== type)) continue
         if (before !== undefined && speed !== Number.POSITIVE_INFINITY) {
           await out.flush()
-          await new Promise((resolve) => setTimeout(resolve, Math.min((at - (before as number)) / speed, LONGEST_WAIT_MS)))
+          await after(Math.min((at - (before as number)) / speed, LONGEST_WAIT_MS))
         }
         before = at
         await out.add(line)

@@ -7,6 +7,7 @@ import { holder, needData } from '../cli/reach.ts'
 import { exit, green, put, putJson, red, say, type Verb, visible } from '../cli/verb.ts'
 import { Schemas } from '../core/schemas.ts'
 import { Tables } from '../core/tables.ts'
+import { after } from '../core/turn.ts'
 import type { Finding } from '../core/verify.ts'
 import { features } from '../features/index.ts'
 import { HEADER } from '../log/frame.ts'
@@ -42,7 +43,7 @@ export const verifyVerb: Verb = {
       const look = () => lookAt({ shelf, events: features.events, schemas }, log, head)
       let { findings, verified } = look()
       if (findings.length > 0 && running) {
-        await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+        await after(SETTLE_MS)
         ;({ findings, verified } = look())
       }
       for (const finding of findings) await report(finding)
